@@ -58,8 +58,11 @@ class Form:
 # ---- public --------------------------------------------------------------------------------------
 
 
-def questions(scene: Scene, rng: random.Random) -> list[Question]:
-    """At most one question of every kind that the scene allows, in random order."""
+def questions(scene: Scene, rng: random.Random, *, balanced: bool = True) -> list[Question]:
+    """At most one question of every kind that the scene allows, in random order.
+
+    `balanced` leaves out some questions so that no answer of a form is more frequent than others.
+    """
     found = []
     for kind in rng.sample(KINDS, len(KINDS)):
         form = rng.choice(_forms(kind))
@@ -67,7 +70,7 @@ def questions(scene: Scene, rng: random.Random) -> list[Question]:
         if not by_answer:
             continue
         answer = rng.choice(sorted(by_answer))
-        if rng.random() < form.keep.get(answer, 1.0):
+        if not balanced or rng.random() < form.keep.get(answer, 1.0):
             found.append(_ask(form, rng.choice(by_answer[answer]), rng))
     return found
 

@@ -1,0 +1,318 @@
+"""The `unitok` command. Libraries are imported inside the commands: `--help` answers at once."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mllm.console import USER_ERRORS, announce, complain, progress_bar, project_version, say
+
+if TYPE_CHECKING:
+    from mllm.pipeline import Pipeline
+    from unitok.model import UniTok
+
+
+class UserErrorGroup(TyperGroup):
+    """Says what a user can cause in one line and exits with 1; `--debug` shows the traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):  # RuntimeErrors, but typer's own
+            raise
+        except USER_ERRORS as error:
+            if ctx.params.get("debug"):
+                raise
+            complain(error)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=UserErrorGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+Model = Annotated[str, typer.Option(help="nano, a folder, or a hub name such as OWNER/NAME.")]
+TokenizerModel = Annotated[
+    str, typer.Option(help="Image tokenizer: nano, a folder, or a hub name such as OWNER/NAME.")
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
+Tokenizer = Annotated[
+    str | None, typer.Option(help="Image tokenizer, if the model's folder brings none.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32, bfloat16 or float16; by default bfloat16 on cuda, else float32."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+Recipe = Annotated[
+    str,
+    typer.Option(help="How the picture is fitted: reconstruction (crop), chat (pad) or native."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same output.")]
+Temperature = Annotated[float | None, typer.Option(min=0, help="0: always the most likely.")]
+TopK = Annotated[int | None, typer.Option(min=1, help="Choose among the k most likely.")]
+TopP = Annotated[float | None, typer.Option(min=0, max=1, help="... that add up to p.")]
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"unitok-mllm {project_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def settings(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Chat about pictures and draw them, with one model that reads and writes both."""
+
+
+@app.command()
+def chat(
+    question: Annotated[
+        str | None, typer.Argument(help="Left out: an interactive session.")
+    ] = None,
+    image: Annotated[
+        list[str] | None, typer.Option("--image", "-i", help="A file or example:NAME; repeatable.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="PNG for a picture in the answer.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    temperature: Temperature = 0.0,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    model: Model = "nano",
+    revision: Revision = None,
+    tokenizer: Tokenizer = None,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    force: Force = False,
+) -> None:
+    """Ask about pictures, or for one; without a question, talk.
+
+    \b
+    unitok chat "what color is the star?" --image photo.png
+    unitok chat "which picture has more stars?" -i a.png -i b.png
+    unitok chat "draw a red circle left of a blue square" -o circle.png
+    unitok chat
+    """
+    from mllm.answer import TextSettings
+    from mllm.session import ChatSession
+    from mllm.terminal import answer_question, run_session
+
+    chosen = TextSettings(max_new_tokens, temperature or 0.0, top_k, top_p, seed)
+    pipeline = load_pipeline(model, revision, tokenizer=tokenizer, device=device, dtype=dtype)
+    session = ChatSession(pipeline, chosen)
+    for source in image or []:
+        session.add_picture(source)
+    if question is None:
+        run_session(session)
+    else:
+        answer_question(session, question, output=output, force=force)
+
+
+@app.command()
+def generate(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="PNG to write; with --prompts, a folder.")
+    ],
+    prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="A text file, one prompt per line.")
+    ] = None,
+    num_images: Annotated[
+        int, typer.Option("--num-images", "-n", min=1, help="Several: a grid and single files.")
+    ] = 1,
+    guidance_scale: Annotated[
+        float | None, typer.Option(min=0, help="How closely to follow the prompt; 1: unguided.")
+    ] = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    model: Model = "nano",
+    revision: Revision = None,
+    tokenizer: Tokenizer = None,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    force: Force = False,
+) -> None:
+    """Draw pictures from a prompt; settings that are not given are the model's own.
+
+    \b
+    unitok generate "a red circle left of a blue square" -o circle.png
+    unitok generate "three green stars" -o stars.png --num-images 4 --seed 7
+    unitok generate --prompts prompts.txt -o drawings --guidance-scale 5
+    """
+    from mllm.drawings import DrawSettings, draw_prompts, plan_drawings
+
+    chosen = DrawSettings(num_images, seed, guidance_scale, temperature, top_k, top_p)
+    job = plan_drawings(prompt, prompts, output=output, num_images=num_images, force=force)
+    pipeline = load_pipeline(model, revision, tokenizer=tokenizer, device=device, dtype=dtype)
+    with progress_bar("drawing") as progress:
+        paths = draw_prompts(pipeline, job, settings=chosen, progress=progress)
+    say("\n".join(f"wrote {path}" for path in paths))
+
+
+@app.command()
+def reconstruct(
+    image: Annotated[str, typer.Argument(help="A picture file or example:NAME.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="PNG: original left, reconstruction right.")
+    ],
+    recipe: Recipe = "reconstruction",
+    model: TokenizerModel = "nano",
+    revision: Revision = None,
+    device: Device = "auto",
+    force: Force = False,
+) -> None:
+    """Encode and decode a picture, show both side by side, print the PSNR.
+
+    \b
+    unitok reconstruct photo.jpg -o both.png
+    unitok reconstruct photo.jpg -o both.png --recipe native --force
+    """
+    from mllm.codec import reconstruct_file
+
+    tokenizer = load_tokenizer(model, revision, device)
+    value = reconstruct_file(tokenizer, image, output=output, recipe=recipe, force=force)
+    say(f"PSNR {value:.2f} dB, wrote {output}")
+
+
+@app.command()
+def encode(
+    images: Annotated[list[str], typer.Argument(help="Picture files or example:NAME.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Codes file to write.")],
+    recipe: Recipe = "reconstruction",
+    model: TokenizerModel = "nano",
+    revision: Revision = None,
+    device: Device = "auto",
+    force: Force = False,
+) -> None:
+    """Turn pictures into one codes file.
+
+    \b
+    unitok encode a.jpg b.png -o codes.safetensors
+    unitok encode photos/*.jpg -o codes.safetensors --recipe native
+    """
+    from mllm.codec import encode_files
+
+    tokenizer = load_tokenizer(model, revision, device)
+    with progress_bar("encoding") as progress:
+        coded = encode_files(
+            tokenizer, images, output=output, recipe=recipe, force=force, progress=progress
+        )
+    say(f"wrote {output}: {len(coded)} pictures, {sum(c.codes.numel() for c in coded)} codes")
+
+
+@app.command()
+def decode(
+    codes: Annotated[Path, typer.Argument(help="A codes file of `unitok encode`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
+    model: TokenizerModel = "nano",
+    revision: Revision = None,
+    device: Device = "auto",
+    force: Force = False,
+) -> None:
+    """Turn a codes file back into pictures.
+
+    \b
+    unitok decode codes.safetensors -o pictures
+    """
+    from mllm.codec import decode_file
+
+    tokenizer = load_tokenizer(model, revision, device)
+    with progress_bar("decoding") as progress:
+        paths = decode_file(tokenizer, codes, output=output, force=force, progress=progress)
+    say("\n".join(f"wrote {path}" for path in paths))
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[
+        str, typer.Argument(help="A released .pth file, an MLLM's folder, or a hub name.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    tokenizer: Annotated[
+        str | None, typer.Option(help="For an MLLM: the converted tokenizer it was trained on.")
+    ] = None,
+    revision: Revision = None,
+    force: Force = False,
+) -> None:
+    """Turn released files into a folder that --model takes.
+
+    \b
+    unitok convert unitok_tokenizer.pth -o unitok-large
+    unitok convert released-mllm -o unitok-mllm-7b --tokenizer unitok-large
+    """
+    announce(f"converting {checkpoint}")
+    from mllm.released import convert_released
+
+    kind = convert_released(checkpoint, output, revision=revision, tokenizer=tokenizer, force=force)
+    say(f"wrote the {kind} to {output}")
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="nano, a folder, or a hub name.")] = "nano",
+    revision: Revision = None,
+) -> None:
+    """Show sizes, parameters, codebooks and weights fingerprint of a model.
+
+    \b
+    unitok info nano
+    """
+    announce(f"reading {model}")
+    from mllm.model_info import describe_model
+
+    for name, value in describe_model(model, revision=revision):
+        say(f"{name:22}{value}")
+
+
+def load_pipeline(
+    model: str,
+    revision: str | None,
+    *,
+    tokenizer: str | None,
+    device: str,
+    dtype: str | None,
+) -> "Pipeline":
+    announce(f"loading {model}")
+    quiet_libraries()
+    from mllm.pipeline import Pipeline
+
+    return Pipeline.from_pretrained(
+        model, revision=revision, tokenizer=tokenizer, device=device, dtype=dtype
+    )
+
+
+def load_tokenizer(model: str, revision: str | None, device: str) -> "UniTok":
+    announce(f"loading {model}")
+    from mllm.devices import choose_device
+    from unitok.model import UniTok
+
+    return UniTok.from_pretrained(model, revision=revision, device=choose_device(device))
+
+
+def quiet_libraries() -> None:
+    """No bars and notices of libraries between our own lines; their errors still come through."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+
+
+def main() -> None:
+    app()

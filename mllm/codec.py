@@ -1,0 +1,100 @@
+"""The image tokenizer on files: pictures to a codes file, and back."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mllm.drawings import prepare_folder
+from mllm.pictures import EXAMPLE_PREFIX, make_grid, open_picture, save_png
+from unitok.codes import ImageCodes, check_fingerprint, load_codes, save_codes
+from unitok.files import check_output
+from unitok.image import preprocess, psnr, to_pil
+from unitok.model import UniTok
+
+Progress = Callable[[int, int], None]  # files done, files in all
+
+
+def reconstruct_file(
+    tokenizer: UniTok,
+    source: str,
+    *,
+    output: str | PathLike[str],
+    recipe: str = "reconstruction",
+    force: bool = False,
+) -> float:
+    """Write a picture and its reconstruction side by side; returns the PSNR of 8-bit pixels."""
+    path = check_output(output, force=force)
+    pixels = read_pixels(tokenizer, source, recipe)
+    with torch.inference_mode():
+        decoded = tokenizer.decode(tokenizer.encode(pixels), tokenizer.grid(pixels))
+    pictures = [to_pil(pixels)[0], to_pil(decoded)[0]]
+    original, reconstruction = (preprocess(picture, "native") for picture in pictures)
+    value = psnr(original, reconstruction).item()
+    notes = {"psnr": f"{value:.2f}", "tokenizer_fingerprint": tokenizer.fingerprint}
+    save_png(make_grid(pictures, columns=2), path, notes=notes)
+    return value
+
+
+def encode_files(
+    tokenizer: UniTok,
+    sources: Sequence[str],
+    *,
+    output: str | PathLike[str],
+    recipe: str = "reconstruction",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[ImageCodes]:
+    """Write the codes of pictures into one codes file, each under its name without suffix."""
+    path = check_output(output, force=force)
+    images = []
+    for number, source in enumerate(sources, start=1):
+        pixels = read_pixels(tokenizer, source, recipe)
+        with torch.inference_mode():
+            codes = tokenizer.encode(pixels)[0].cpu()
+        name = Path(source.removeprefix(EXAMPLE_PREFIX)).stem
+        images.append(ImageCodes(codes, tokenizer.grid(pixels), name))
+        if progress is not None:
+            progress(number, len(sources))
+    save_codes(
+        path,
+        images,
+        fingerprint=tokenizer.fingerprint,
+        codebook_size=tokenizer.config.codebook_size,
+    )
+    return images
+
+
+def decode_file(
+    tokenizer: UniTok,
+    source: str | PathLike[str],
+    *,
+    output: str | PathLike[str],
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Decode every picture of a codes file into the folder `output`, as NAME.png."""
+    content = load_codes(source)
+    check_fingerprint(content, tokenizer.fingerprint)
+    folder = prepare_folder(output)
+    paths = [check_output(folder / f"{image.name}.png", force=force) for image in content.images]
+    for number, (image, path) in enumerate(zip(content.images, paths, strict=True), start=1):
+        save_png(decode_codes(tokenizer, image), path)
+        if progress is not None:
+            progress(number, len(paths))
+    return paths
+
+
+def decode_codes(tokenizer: UniTok, image: ImageCodes) -> Image.Image:
+    codes = image.codes[None].to(tokenizer.device)
+    with torch.inference_mode():
+        return to_pil(tokenizer.decode(codes, image.grid))[0]
+
+
+def read_pixels(tokenizer: UniTok, source: str, recipe: str) -> Tensor:
+    """A picture file as the tokenizer takes it, (1, 3, H, W)."""
+    size = tokenizer.config.image_size
+    return preprocess(open_picture(source), recipe, image_size=size).to(tokenizer.device)

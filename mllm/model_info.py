@@ -1,0 +1,91 @@
+"""What a model's folder holds: sizes, parameters and the weights' fingerprint."""
+
+from math import prod
+from os import PathLike
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mllm.config import UniTokMLLMConfig
+from mllm.model import NANO_FOLDER
+from mllm.pipeline import find_tokenizer
+from unitok.config import UniTokConfig
+from unitok.fingerprint import fingerprint
+from unitok.hub import CONFIG_FILE, resolve_model
+from unitok.model import NANO_FOLDER as NANO_TOKENIZER_FOLDER
+
+Rows = list[tuple[str, str]]
+MLLM_TYPE = str(UniTokMLLMConfig.model_type)
+TOKENIZER_TYPE = "unitok"
+
+
+def describe_model(name: str | PathLike[str], *, revision: str | None = None) -> Rows:
+    """Names and values of what there is to know about `nano`, a folder or a hub name.
+
+    An MLLM is described together with its image tokenizer. No network is built, so that a large
+    model is described as fast as a small one.
+    """
+    try:
+        folder = resolve_model(
+            str(name), nano_folder=NANO_FOLDER, expected_type=MLLM_TYPE, revision=revision
+        )
+    except ValueError:
+        return _describe_tokenizer(name, revision)
+    return [*_describe_mllm(folder), *_describe_tokenizer(find_tokenizer(folder), None)]
+
+
+def _describe_mllm(folder: Path) -> Rows:
+    config = UniTokMLLMConfig.from_pretrained(folder)
+    text = config.text_config
+    weights = _load_weights(folder)
+    rows, columns = config.grid
+    return [
+        ("model", str(folder)),
+        ("type", f"MLLM, {config.chat_template_name} template"),
+        ("decoder", f"{text.num_hidden_layers} layers of width {text.hidden_size}"),
+        ("visual head", f"{config.head_layers} layers of width {text.hidden_size}"),
+        ("text vocabulary", str(text.vocab_size)),
+        ("context", f"{text.max_position_embeddings} tokens"),
+        ("drawn picture", f"{rows} x {columns} visual tokens of {config.num_codebooks} codes"),
+        *_describe_weights(weights, folder),
+        ("trained on tokenizer", config.tokenizer_fingerprint or "not named"),
+    ]
+
+
+def _describe_tokenizer(name: str | PathLike[str], revision: str | None) -> Rows:
+    folder = resolve_model(
+        str(name),
+        nano_folder=NANO_TOKENIZER_FOLDER,
+        expected_type=TOKENIZER_TYPE,
+        revision=revision,
+    )
+    config = UniTokConfig.from_json(folder / CONFIG_FILE)
+    return [
+        ("tokenizer", str(folder)),
+        ("image size", f"{config.image_size} px, {config.num_tokens} visual tokens"),
+        (
+            "codebooks",
+            f"{config.num_codebooks} of {config.codebook_size} entries, {config.codebook_dim} wide",
+        ),
+        ("encoder, decoder", f"{config.depth} layers of width {config.width}"),
+        *_describe_weights(_load_weights(folder), folder),
+    ]
+
+
+def _describe_weights(weights: dict[str, Tensor], folder: Path) -> Rows:
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in weights.values()})
+    return [
+        ("parameters", f"{sum(prod(value.shape) for value in weights.values()):,}"),
+        ("weights", f"{size / 1e6:,.1f} MB, {', '.join(dtypes)}"),
+        ("fingerprint", fingerprint(weights)),
+    ]
+
+
+def _load_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder; they are mapped from disk, not read, until someone looks."""
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise FileNotFoundError(f"{folder} has a {CONFIG_FILE}, but no *.safetensors weights")
+    return {key: value for shard in shards for key, value in load_file(shard).items()}

@@ -1,0 +1,1 @@
+"""Training: everything that makes weights. Imports unitok, mllm and eval; nothing imports it."""

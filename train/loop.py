@@ -1,0 +1,250 @@
+"""The training loop of the nano recipe: one process, planned to a time budget, exactly resumable.
+
+A run folder holds checkpoints/step_000500.pt (model, optimizer, random state, step and the planned
+number of steps), log.jsonl and samples/. Data come from a function of the step number alone, so an
+interrupted and resumed run ends with the same weights as an undisturbed one.
+"""
+
+import json
+import logging
+import math
+import resource
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from train.config import RunConfig
+from unitok.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_STEPS = 10  # steps 3..10 are timed to plan a budgeted run
+UNTIMED_STEPS = 2  # first steps allocate memory and are slower
+
+
+class LoopConfig(RunConfig):
+    """Optimisation and bookkeeping of one stage."""
+
+    lr: float = Field(gt=0)
+    steps: int | None = None  # None: planned from the budget and the measured speed
+    warmup_steps: int = 200
+    final_lr_ratio: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.02
+    clip_grad: float = 1.0
+    bf16: bool = True
+    seed: int = 0
+    log_every: int = 50
+    sample_every: int = 500
+    save_every: int = 500
+    keep_checkpoints: int = 2
+
+
+def build_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
+    """AdamW without weight decay on biases, norms and other one-dimensional tensors."""
+    params = [param for param in model.parameters() if param.requires_grad]
+    groups = [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def learning_rate(step: int, num_steps: int, config: LoopConfig) -> float:
+    """Linear warm-up, then cosine down to `final_lr_ratio` of the peak."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.lr * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
+
+
+class StopRequest:
+    """Remembers SIGTERM or Ctrl-C, so that the loop can save before it ends."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+
+
+class StageLoop:
+    """Runs one stage: `compute_losses(batch)` returns named scalars, of which `loss` is trained."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        model: nn.Module,
+        data: Dataset[Any],
+        compute_losses: Callable[[Any], Mapping[str, Tensor]],
+        config: LoopConfig,
+        samples_per_step: int,
+        sample: Callable[[int], Mapping[str, float]],
+    ) -> None:
+        """`data[step]` is the batch of that step; `sample(step)` draws and scores, now and then."""
+        self.name = name
+        self.folder = folder
+        self.model = model
+        self.data = data
+        self.compute_losses = compute_losses
+        self.config = config
+        self.samples_per_step = samples_per_step
+        self.sample = sample
+        self.optimizer = build_optimizer(model, config)
+        self.step = 0
+        self.num_steps = config.steps or 0
+
+    def run(self, *, minutes: float | None = None, resume: bool = False) -> bool:
+        """Train to the end; returns False when a signal stopped it before (state is saved)."""
+        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        if not self.num_steps and minutes is None:
+            raise ValueError(f"stage {self.name} needs steps or a budget in minutes")
+        torch.manual_seed(self.config.seed)
+        if resume:
+            self._resume()
+        started, first_step = time.monotonic(), self.step
+        with StopRequest() as stop:
+            for batch in self._batches():
+                if self.step == UNTIMED_STEPS:
+                    timed_from = time.monotonic()
+                values = self._train_step(batch)
+                self.step += 1
+                if self.step == CALIBRATION_STEPS and not self.num_steps:
+                    self._plan(minutes or 0, time.monotonic() - timed_from)
+                self._report(values, started, first_step)
+                if stop.received:
+                    self._save()
+                    logger.info("%s stopped at step %d; --resume goes on", self.name, self.step)
+                    return self.step == self.num_steps
+                if self.step == self.num_steps:
+                    break
+        self._save()
+        return True
+
+    def _batches(self) -> DataLoader[Any]:
+        # Before the plan is made the end is unknown: the loop breaks out of an endless range.
+        steps = range(self.step, self.num_steps or 10**9)
+        return DataLoader(
+            self.data,
+            batch_size=None,
+            sampler=steps,
+            num_workers=1,
+            prefetch_factor=4,
+            worker_init_fn=_leave_signals_to_parent,
+        )
+
+    def _train_step(self, batch: Any) -> dict[str, float]:
+        # Until the plan is made, warm-up is all that can happen.
+        lr = learning_rate(self.step, self.num_steps or 10**9, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.model.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+            losses = self.compute_losses(batch)
+        for name, value in losses.items():
+            if not torch.isfinite(value):
+                raise RuntimeError(f"{self.name}: {name} is {value.item()} at step {self.step}")
+        losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {name: value.item() for name, value in losses.items()} | {
+            "lr": lr,
+            "grad_norm": norm.item(),
+        }
+
+    def _plan(self, minutes: float, seconds: float) -> None:
+        per_step = seconds / (CALIBRATION_STEPS - UNTIMED_STEPS)
+        self.num_steps = max(CALIBRATION_STEPS, int(minutes * 60 / per_step))
+        logger.info("%s: %d steps of %.2f s planned", self.name, self.num_steps, per_step)
+
+    def _report(self, values: dict[str, float], started: float, first_step: int) -> None:
+        config, last = self.config, self.step == self.num_steps
+        if self.step % config.sample_every == 0 or last:
+            self.model.eval()
+            with torch.no_grad():
+                values |= self.sample(self.step)
+        if self.step % config.log_every == 0 or self.step % config.sample_every == 0 or last:
+            elapsed = time.monotonic() - started
+            speed = (self.step - first_step) / elapsed
+            values["samples_per_second"] = speed * self.samples_per_step
+            values["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            minutes_left = max(0, self.num_steps - self.step) / speed / 60
+            self._log(values, minutes_left)
+        if self.step % config.save_every == 0:
+            self._save()
+
+    def _log(self, values: dict[str, float], minutes_left: float) -> None:
+        record: dict[str, Any] = {"stage": self.name, "step": self.step, **values}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({k: _rounded(v) for k, v in record.items()}) + "\n")
+        shown = " ".join(f"{name} {_rounded(value)}" for name, value in values.items())
+        logger.info(
+            "%s %d/%d %s eta %.1f min", self.name, self.step, self.num_steps, shown, minutes_left
+        )
+
+    def _save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "num_steps": self.num_steps,
+            "random": torch.get_rng_state(),
+        }
+        path = self.folder / "checkpoints" / f"step_{self.step:06d}.pt"
+        with atomic_write(path) as temporary:
+            torch.save(state, temporary)
+        for old in self._checkpoints()[: -self.config.keep_checkpoints]:
+            old.unlink()
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "checkpoints").glob("step_*.pt"))
+
+    def _resume(self) -> None:
+        """Load the newest checkpoint; a damaged one is an error, never a fresh start."""
+        checkpoints = self._checkpoints()
+        if not checkpoints:
+            logger.info("%s: no checkpoint in %s, starting at step 0", self.name, self.folder)
+            return
+        try:
+            state = torch.load(checkpoints[-1], weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise RuntimeError(
+                f"cannot read checkpoint {checkpoints[-1]} ({error}); delete it to go on from the "
+                "one before"
+            ) from error
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.num_steps = state["step"], state["num_steps"]
+        torch.set_rng_state(state["random"])
+        logger.info("%s: resumed %s at step %d", self.name, checkpoints[-1], self.step)
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _rounded(value: float | str) -> float | str:
+    return float(f"{value:.4g}") if isinstance(value, float) else value

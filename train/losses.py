@@ -1,0 +1,22 @@
+"""Losses of the tokenizer, one function each. Pixels are (B, 3, H, W) in [-1, 1]."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def l1_loss(reconstruction: Tensor, pixels: Tensor) -> Tensor:
+    """Mean absolute error."""
+    return F.l1_loss(reconstruction.float(), pixels.float())
+
+
+def l2_loss(reconstruction: Tensor, pixels: Tensor) -> Tensor:
+    """Mean squared error."""
+    return F.mse_loss(reconstruction.float(), pixels.float())
+
+
+def contrastive_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
+    """CLIP's symmetric loss over l2-normalised features (B, E); arXiv 2103.00020."""
+    logits = logit_scale * image_features.float() @ text_features.float().T
+    target = torch.arange(len(logits), device=logits.device)
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))

@@ -1,0 +1,174 @@
+"""Train a UniTok MLLM on drawn scenes: drawing, questions and conversations in one model."""
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from eval.scene_questions import KINDS
+from eval.scene_scores import score_drawings, score_questions
+from eval.scene_text import TASKS, drawing_prompt
+from mllm.config import UniTokMLLMConfig
+from mllm.generation import set_default_sampling
+from mllm.model import UniTokMLLM
+from mllm.pictures import make_grid, save_png
+from mllm.pipeline import Pipeline
+from mllm.processor import EncodedBatch, Processor
+from mllm.sampling import SamplingParams
+from mllm.text_tokenizer import TextTokenizer
+from train.config import RunConfig
+from train.loop import LoopConfig, StageLoop
+from train.scene_data import BatchMix, MLLMBatches, SceneCodes
+from unitok.config import PATCH_SIZE
+from unitok.model import UniTok
+
+PREVIEW_PER_GROUP = 16  # drawings of each task and questions of each kind, now and then
+PREVIEW_DRAWINGS = 4  # of each task in the sample grid
+
+
+class ModelSizes(RunConfig):
+    """Of the decoder, the visual embedder and the visual head."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    head_layers: int
+    projection_dim: int
+    projection_heads: int
+    context_length: int = 1024
+
+
+class SamplingDefaults(RunConfig):
+    """How the trained model draws unless told otherwise."""
+
+    guidance_scale: float = 3.0
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+class MLLMConfig(RunConfig):
+    """Everything about one MLLM run but its time."""
+
+    model: ModelSizes
+    mix: BatchMix = BatchMix()
+    # A drawing has a hundred sub-codes for every word of an answer; more than 1 evens that out.
+    text_weight: float = 1.0
+    sampling: SamplingDefaults = SamplingDefaults()
+    loop: LoopConfig
+
+
+class MLLMTraining:
+    """Losses and previews of one MLLM run."""
+
+    def __init__(self, pipeline: Pipeline, folder: Path, *, text_weight: float) -> None:
+        self.pipeline = pipeline
+        self.folder = folder
+        self.text_weight = text_weight
+        self.prompts = [
+            drawing_prompt(task, random.Random(f"preview:{task}:{index}"), "held_out")["prompt"]
+            for task in TASKS
+            for index in range(PREVIEW_DRAWINGS)
+        ]
+
+    def losses(self, batches: Sequence[tuple[EncodedBatch, Tensor]]) -> Mapping[str, Tensor]:
+        """Mean loss of text ids and of sub-codes over all rows, and both as one weighted mean."""
+        terms = [
+            self.pipeline.model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                labels=batch.labels,
+                codes=codes,
+            ).loss_terms
+            for batch, codes in batches
+        ]
+        text, image = (sum(getattr(term, name) for term in terms) for name in ("text", "image"))
+        num_text, num_image = (
+            sum(getattr(term, name) for term in terms) for name in ("num_text", "num_image")
+        )
+        total = self.text_weight * text + image
+        return {
+            "loss": total / (self.text_weight * num_text + num_image),
+            "text": text / max(1, num_text),
+            "code": image / max(1, num_image),
+        }
+
+    def preview(self, step: int) -> Mapping[str, float]:
+        """Answer and draw some held-out items; the drawings go into samples/."""
+        answers = score_questions(self.pipeline, num_per_kind=PREVIEW_PER_GROUP)
+        drawings, _ = score_drawings(self.pipeline, num_per_task=PREVIEW_PER_GROUP)
+        pictures = self.pipeline.generate_images(self.prompts, num_images=1)
+        path = self.folder / "samples" / f"mllm_{step:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_png(make_grid(pictures, columns=PREVIEW_DRAWINGS), path)
+        return {
+            "answers_right": answers["all"].score,
+            "drawings_right": drawings["all"].score,
+            **{f"answers/{kind}": answers[kind].score for kind in KINDS},
+            **{f"drawings/{task}": drawings[task].score for task in TASKS},
+        }
+
+
+def train_mllm(
+    config: MLLMConfig,
+    folder: Path,
+    *,
+    text_tokenizer: TextTokenizer,
+    tokenizer: UniTok,
+    codes: Path,
+    minutes: float | None = None,
+    resume: bool = False,
+) -> Pipeline | None:
+    """Train from scratch in `folder`; returns the pipeline, or None when a signal stopped it."""
+    torch.manual_seed(config.loop.seed)
+    model = UniTokMLLM(build_model_config(config, text_tokenizer, tokenizer))
+    model.adopt_tokenizer(tokenizer.quantizer, fingerprint=tokenizer.fingerprint)
+    set_default_sampling(model, SamplingParams(**config.sampling.model_dump()))
+    processor = Processor.for_config(model.config, text_tokenizer)
+    pipeline = Pipeline(model, processor, tokenizer)
+    training = MLLMTraining(pipeline, folder, text_weight=config.text_weight)
+    stage = StageLoop(
+        "mllm",
+        folder,
+        model=model,
+        data=MLLMBatches(processor, SceneCodes(codes), config.mix, seed=config.loop.seed),
+        compute_losses=training.losses,
+        config=config.loop,
+        samples_per_step=sum(config.mix.model_dump().values()),
+        sample=training.preview,
+    )
+    finished = stage.run(minutes=minutes, resume=resume)
+    model.eval()
+    return pipeline if finished else None
+
+
+def build_model_config(
+    config: MLLMConfig, text_tokenizer: TextTokenizer, tokenizer: UniTok
+) -> UniTokMLLMConfig:
+    """The model's config: its own sizes, and what both tokenizers dictate."""
+    sizes = config.model
+    side = tokenizer.config.image_size // PATCH_SIZE
+    return UniTokMLLMConfig(
+        text_config={
+            "vocab_size": len(text_tokenizer),
+            "hidden_size": sizes.hidden_size,
+            "intermediate_size": sizes.intermediate_size,
+            "num_hidden_layers": sizes.num_layers,
+            "num_attention_heads": sizes.num_heads,
+            "num_key_value_heads": sizes.num_heads,
+            "max_position_embeddings": sizes.context_length,
+            "rms_norm_eps": 1e-5,
+            "pad_token_id": 0,
+        },
+        num_codebooks=tokenizer.config.num_codebooks,
+        codebook_size=tokenizer.config.codebook_size,
+        codebook_dim=tokenizer.config.codebook_dim,
+        grid=(side, side),
+        projection_dim=sizes.projection_dim,
+        projection_heads=sizes.projection_heads,
+        head_layers=sizes.head_layers,
+        chat_template_name="plain",
+    )

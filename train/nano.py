@@ -1,0 +1,190 @@
+"""The whole nano recipe in one command: text tokenizer, image tokenizer, MLLM, scores.
+
+A run folder holds config.yaml, text/tokenizer.model, image_tokenizer/ and mllm/ (checkpoints,
+log.jsonl, samples), codes.safetensors, and in the end unitok/ and mllm_model/: the weights as they
+are shipped, in bfloat16, and scores.json measured on exactly these.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from pydantic import Field
+
+from eval.nano import DEFAULT_ITEMS, ScoreItems, measure, write_scores
+from mllm.console import announce, progress_bar
+from mllm.pipeline import Pipeline
+from mllm.text_tokenizer import TOKENIZER_FILE, TextTokenizer
+from train.config import RunConfig, load_config, save_config
+from train.mllm import MLLMConfig, train_mllm
+from train.scene_data import extract_scene_codes, text_lines
+from train.text_tokenizer import train_text_tokenizer
+from train.tokenizer import TokenizerConfig, train_tokenizer
+from unitok.model import WEIGHTS_FILE, UniTok
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "nano.yaml"
+CONFIG_COPY = "config.yaml"
+SCORES_FILE = "scores.json"
+
+logger = logging.getLogger(__name__)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class TextConfig(RunConfig):
+    """The text tokenizer."""
+
+    vocab_size: int
+    num_examples: int
+
+
+class CodesConfig(RunConfig):
+    """Pictures that are encoded once for the MLLM."""
+
+    num_examples: int = Field(gt=0)
+    num_dialogues: int = Field(gt=0)
+
+
+class NanoConfig(RunConfig):
+    """The whole recipe."""
+
+    image_tokenizer_share: float = Field(gt=0, lt=1)
+    text: TextConfig
+    image_tokenizer: TokenizerConfig
+    codes: CodesConfig
+    mllm: MLLMConfig
+
+
+class NanoRun:
+    """One run folder and the stages that fill it; a stage whose result is there is not repeated."""
+
+    def __init__(self, config: NanoConfig, folder: Path, *, minutes: float, resume: bool) -> None:
+        self.config = config
+        self.folder = folder
+        self.minutes = minutes
+        self.resume = resume
+
+    def train(self) -> Pipeline | None:
+        """All stages; returns the pipeline as stored, or None when a signal stopped one."""
+        text_tokenizer = self._text_tokenizer()
+        if not self._train_image_tokenizer():
+            return None
+        image_tokenizer = UniTok.from_pretrained(self.folder / "unitok")
+        self._extract_codes(image_tokenizer)
+        if not self._train_mllm(text_tokenizer, image_tokenizer):
+            return None
+        return Pipeline.from_pretrained(
+            self.folder / "mllm_model", tokenizer=self.folder / "unitok", device="cpu"
+        )
+
+    def _text_tokenizer(self) -> TextTokenizer:
+        path = self.folder / "text" / TOKENIZER_FILE
+        if path.is_file():
+            return TextTokenizer.from_file(path)
+        logger.info("text tokenizer: reading %d scenes", self.config.text.num_examples)
+        lines = text_lines(self.config.text.num_examples)
+        return train_text_tokenizer(lines, path.parent, self.config.text.vocab_size, lowercase=True)
+
+    def _train_image_tokenizer(self) -> bool:
+        """Whether the trained image tokenizer is in unitok/, in bfloat16."""
+        target = self.folder / "unitok"
+        if (target / WEIGHTS_FILE).is_file():
+            return True
+        model = train_tokenizer(
+            self.config.image_tokenizer,
+            self.folder / "image_tokenizer",
+            minutes=self.minutes * self.config.image_tokenizer_share,
+            resume=self.resume,
+        )
+        if model is not None:
+            model.to(torch.bfloat16).save_pretrained(target)
+        return model is not None
+
+    def _extract_codes(self, image_tokenizer: UniTok) -> None:
+        path = self.folder / "codes.safetensors"
+        if path.is_file():
+            return
+        with progress_bar("extracting codes") as report:
+            extract_scene_codes(
+                image_tokenizer,
+                path,
+                num_examples=self.config.codes.num_examples,
+                num_dialogues=self.config.codes.num_dialogues,
+                report=report,
+            )
+
+    def _train_mllm(self, text_tokenizer: TextTokenizer, image_tokenizer: UniTok) -> bool:
+        """Whether the trained MLLM is in mllm_model/, in bfloat16."""
+        target = self.folder / "mllm_model"
+        if (target / WEIGHTS_FILE).is_file():
+            return True
+        pipeline = train_mllm(
+            self.config.mllm,
+            self.folder / "mllm",
+            text_tokenizer=text_tokenizer,
+            tokenizer=image_tokenizer,
+            codes=self.folder / "codes.safetensors",
+            minutes=self.minutes * (1 - self.config.image_tokenizer_share),
+            resume=self.resume,
+        )
+        if pipeline is not None:
+            pipeline.model.to(torch.bfloat16).save_pretrained(target)
+            pipeline.processor.save_pretrained(target)
+        return pipeline is not None
+
+
+def start_run(
+    config: Path, overrides: list[str], folder: Path, *, minutes: float, resume: bool
+) -> NanoRun:
+    """A new run in an empty folder, or the one in `folder` with the settings saved there."""
+    saved = folder / CONFIG_COPY
+    if resume:
+        if not saved.is_file():
+            raise FileNotFoundError(f"no run to resume in {folder}; start it without --resume")
+        if overrides:
+            raise ValueError(f"a resumed run keeps the settings in {saved}; drop {overrides}")
+        return NanoRun(load_config(NanoConfig, saved), folder, minutes=minutes, resume=True)
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty; add --resume to go on, or name another folder")
+    resolved = load_config(NanoConfig, config, overrides)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(resolved, saved)
+    return NanoRun(resolved, folder, minutes=minutes, resume=False)
+
+
+@app.command(
+    help="Train the nano model from scratch and score it.\n\n"
+    "Example: python -m train.nano --budget 3 -o runs/smoke"
+)
+def main(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings, such as mllm.loop.lr=5e-4")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", help="Run folder")] = Path("runs/nano"),
+    budget: Annotated[float, typer.Option(help="Training time in minutes", min=0.5)] = 180,
+    config: Annotated[Path, typer.Option(help="YAML recipe")] = DEFAULT_CONFIG,
+    items: Annotated[int, typer.Option(help="Held-out items per score")] = DEFAULT_ITEMS,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in the folder")] = False,
+    threads: Annotated[int, typer.Option(help="CPU threads", min=1)] = 2,
+) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(threads)
+    started = time.monotonic()
+    try:
+        run = start_run(config, overrides or [], output, minutes=budget, resume=resume)
+        pipeline = run.train()
+    except (ValueError, OSError, RuntimeError) as error:
+        announce(f"error: {error}")
+        raise typer.Exit(1) from error
+    if pipeline is None:
+        announce(f"stopped; go on with: python -m train.nano -o {output} --resume")
+        return
+    scores = measure(pipeline, ScoreItems.spread(items))
+    write_scores(scores, output / SCORES_FILE)
+    announce(f"{(time.monotonic() - started) / 60:.1f} min; weights and scores are in {output}")
+
+
+if __name__ == "__main__":
+    app()

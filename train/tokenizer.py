@@ -1,0 +1,120 @@
+"""Train a UniTok tokenizer on drawn scenes: reconstruction, contrastive and VQ losses."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from eval.inspector import inspect, same_objects
+from eval.scene_scores import scene_pixels
+from eval.scenes import scene_for
+from train.config import RunConfig
+from train.loop import LoopConfig, StageLoop
+from train.losses import contrastive_loss, l1_loss, l2_loss
+from train.scene_data import TokenizerBatches
+from unitok.config import UniTokConfig
+from unitok.image import to_pil
+from unitok.model import MAX_LOGIT_SCALE, UniTok
+
+NUM_PREVIEWS = 64  # held-out scenes that are reconstructed and inspected now and then
+PREVIEW_COLUMNS = 8
+PREVIEW_ROWS = 3
+
+
+class LossWeights(RunConfig):
+    """The official weights are L1 0.2, L2 1, VQ 1, CLIP 1 beside the perceptual terms."""
+
+    l1: float = 0.2
+    l2: float = 1.0
+    vq: float = 1.0
+    clip: float = 1.0
+
+
+class TokenizerConfig(RunConfig):
+    """Everything about one tokenizer run but its time."""
+
+    model: UniTokConfig
+    batch_size: int = Field(gt=0)
+    weights: LossWeights = LossWeights()
+    loop: LoopConfig
+
+
+class TokenizerTraining:
+    """Losses and previews of one tokenizer run."""
+
+    def __init__(self, model: UniTok, folder: Path, *, weights: LossWeights) -> None:
+        self.model = model
+        self.folder = folder
+        self.weights = weights
+        self.scenes = [scene_for("held_out", index) for index in range(NUM_PREVIEWS)]
+
+    def losses(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+        """Named loss terms of pixels (B, 3, S, S) and text ids (B, T), and their weighted sum."""
+        pixels, text_ids = batch
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        output = self.model(pixels.contiguous(memory_format=torch.channels_last), text_ids)
+        assert output.text_features is not None
+        terms = {
+            "l1": l1_loss(output.reconstruction, pixels),
+            "l2": l2_loss(output.reconstruction, pixels),
+            "vq": output.vq_loss,
+            "clip": contrastive_loss(
+                output.image_features, output.text_features, output.logit_scale
+            ),
+        }
+        total = torch.stack([getattr(self.weights, k) * v for k, v in terms.items()]).sum()
+        return {"loss": total, **terms, "usage": output.usage}
+
+    def preview(self, step: int) -> Mapping[str, float]:
+        """Reconstruct held-out scenes: a picture of some, and the share with the same objects."""
+        pixels = scene_pixels(self.scenes, self.model.config.image_size)
+        rebuilt = self.model.decode(self.model.encode(pixels))
+        pictures = [np.asarray(picture) for picture in to_pil(rebuilt)]
+        same = [
+            same_objects(inspect(picture), scene)
+            for picture, scene in zip(pictures, self.scenes, strict=True)
+        ]
+        path = self.folder / "samples" / f"tokenizer_{step:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        originals = [np.asarray(picture) for picture in to_pil(pixels)]
+        Image.fromarray(_preview_grid(originals, pictures)).save(path)
+        return {"same_objects": sum(same) / len(same), "eval_l1": l1_loss(rebuilt, pixels).item()}
+
+
+def train_tokenizer(
+    config: TokenizerConfig, folder: Path, *, minutes: float | None = None, resume: bool = False
+) -> UniTok | None:
+    """Train from scratch in `folder`; returns the model, or None when a signal stopped the run."""
+    torch.manual_seed(config.loop.seed)
+    model = UniTok(config.model).to(memory_format=torch.channels_last)
+    training = TokenizerTraining(model, folder, weights=config.weights)
+    stage = StageLoop(
+        "tokenizer",
+        folder,
+        model=model,
+        data=TokenizerBatches(
+            config.batch_size,
+            image_size=config.model.image_size,
+            vocab_size=config.model.text_vocab_size,
+            context_length=config.model.text_context_length,
+        ),
+        compute_losses=training.losses,
+        config=config.loop,
+        samples_per_step=config.batch_size,
+        sample=training.preview,
+    )
+    return model.eval() if stage.run(minutes=minutes, resume=resume) else None
+
+
+def _preview_grid(originals: list[np.ndarray], rebuilt: list[np.ndarray]) -> np.ndarray:
+    """Rows of originals with their reconstructions below."""
+    rows = []
+    for start in range(0, PREVIEW_ROWS * PREVIEW_COLUMNS, PREVIEW_COLUMNS):
+        rows.append(np.concatenate(originals[start : start + PREVIEW_COLUMNS], axis=1))
+        rows.append(np.concatenate(rebuilt[start : start + PREVIEW_COLUMNS], axis=1))
+    return np.concatenate(rows, axis=0)

@@ -1,0 +1,82 @@
+"""From a model's name to its folder on disk: the embedded nano, a folder, or a hub name."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+
+# HTTPError is that of the http library, whose name differs between releases.
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+)
+
+from unitok.files import read_json
+
+NANO = "nano"
+RELEASED_PATTERNS = ["*.pth", "*.pt", "*.bin"]  # never loaded as they are, so never downloaded
+CONFIG_FILE = "config.json"
+
+
+def resolve_model(
+    name: str | Path, *, nano_folder: Path, expected_type: str, revision: str | None = None
+) -> Path:
+    """Folder that holds config.json and weights of the model called `name`.
+
+    `nano` is the embedded model, an existing folder is taken as it is, anything else is a hub
+    name, downloaded at `revision`. Raises ValueError or FileNotFoundError with the remedy.
+    """
+    path = Path(name)
+    if str(name) == NANO:
+        path = nano_folder
+    elif path.is_file():
+        raise ValueError(f"model {name} is a file, expected a folder; {convert_hint(path)}")
+    elif not path.is_dir():
+        path = _download(str(name), revision)
+    if not (path / CONFIG_FILE).is_file():
+        raise FileNotFoundError(f"model {name} has no {CONFIG_FILE}; {_remedy(name)}")
+    _check_type(path, expected_type)
+    return path
+
+
+def convert_hint(path: Path | str) -> str:
+    """The sentence that sends the owner of released weights to the convert command."""
+    return f"released weights are converted first: unitok convert {path} -o FOLDER"
+
+
+def push_folder(folder: Path, repo_id: str, *, private: bool = False) -> str:
+    """Upload a saved model folder to the hub; returns the page's address."""
+    api = HfApi()
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    return str(api.upload_folder(folder_path=folder, repo_id=repo_id).commit_url)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=RELEASED_PATTERNS))
+    except HFValidationError as error:
+        raise FileNotFoundError(f"no model called {name!r}; {_expected()}") from error
+    except (HTTPError, LocalEntryNotFoundError) as error:
+        where = f"{name!r} at revision {revision!r}" if revision else f"{name!r}"
+        raise FileNotFoundError(
+            f"no folder and no reachable hub model called {where} "
+            f"({type(error).__name__}); {_expected()}"
+        ) from error
+
+
+def _expected() -> str:
+    return "expected nano, a folder with config.json, or a hub name such as OWNER/NAME"
+
+
+def _remedy(name: str | Path) -> str:
+    return f"{_expected()}; {convert_hint(name)}"
+
+
+def _check_type(path: Path, expected_type: str) -> None:
+    """Refuse a folder of another kind of model before any weight is read."""
+    found = read_json(path / CONFIG_FILE).get("model_type")
+    if found != expected_type:
+        raise ValueError(
+            f"{path} holds a model of type {found!r}, expected {expected_type!r}; "
+            f"if these are released weights, {convert_hint(path)}"
+        )
