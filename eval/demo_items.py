@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from eval.scene_scores import is_right, judge_drawing
 from eval.scene_text import NUMBER_WORDS, TASKS, counted, drawing_prompt, joined
 from eval.scenes import COLORS, Scene, render, scene_for
 from eval.shapes import SHAPES
-from mllm.pipeline import Pipeline
+from mllm.pipeline import MAX_BATCH_SIZE, Pipeline
 from unitok.image import preprocess, psnr
 
 NUM_HELD_OUT = 4  # pictures to talk about, besides the examples
@@ -144,6 +145,8 @@ def judge_answer(answer: str, question: Question, scene: Scene) -> Turn:
         right = names_all_objects(answer, scene)
     else:
         right = is_right(answer, question)
+    # Line breaks would tear the print-out apart.
+    answer = " ".join(answer.split())
     return Turn(question.kind, question.question, answer, question.answer, right)
 
 
@@ -173,21 +176,30 @@ def draw_scene(pipeline: Pipeline, scene: Scene) -> Image.Image:
 
 def draw_prompts(pipeline: Pipeline, seed: int) -> Iterator[DrawnPrompt]:
     """Draw held-out prompts of all six tasks; every prompt as its drawings are there."""
-    for metadata in demo_prompts(seed):
-        pictures = pipeline.generate_images(
-            metadata["prompt"], num_images=NUM_DRAWINGS, seed=seed
-        )
-        drawings = tuple(judge_picture(picture, metadata) for picture in pictures)
-        yield DrawnPrompt(metadata["tag"], metadata["prompt"], drawings)
+    prompts = demo_prompts(seed)
+    num_at_once = max(1, MAX_BATCH_SIZE // NUM_DRAWINGS)
+    for start in range(0, len(prompts), num_at_once):
+        chunk = prompts[start : start + num_at_once]
+        texts = [metadata["prompt"] for metadata in chunk]
+        pictures = iter(pipeline.generate_images(texts, num_images=NUM_DRAWINGS, seed=seed))
+        for metadata in chunk:
+            own = islice(pictures, NUM_DRAWINGS)
+            drawings = tuple(judge_picture(picture, metadata) for picture in own)
+            yield DrawnPrompt(metadata["tag"], metadata["prompt"], drawings)
 
 
 def demo_prompts(seed: int) -> list[dict[str, Any]]:
-    """GenEval metadata of the prompts, task by task."""
-    return [
-        drawing_prompt(task, random.Random(f"demo:{seed}:{task}:{index}"), "held_out")
-        for task in TASKS
-        for index in range(PROMPTS_PER_TASK)
-    ]
+    """GenEval metadata of the prompts, task by task; no two of a task ask for the same."""
+    prompts: list[dict[str, Any]] = []
+    for task in TASKS:
+        rng = random.Random(f"demo:{seed}:{task}")
+        chosen: list[dict[str, Any]] = []
+        while len(chosen) < PROMPTS_PER_TASK:
+            metadata = drawing_prompt(task, rng, "held_out")
+            if all(metadata["include"] != other["include"] for other in chosen):
+                chosen.append(metadata)
+        prompts += chosen
+    return prompts
 
 
 def judge_picture(picture: Image.Image, metadata: Mapping[str, Any]) -> JudgedDrawing:

@@ -152,6 +152,7 @@ class StageLoop:
             num_workers=1,
             prefetch_factor=4,
             worker_init_fn=_leave_signals_to_parent,
+            generator=torch.Generator(),  # or starting it would disturb dropout's random state
         )
 
     def _train_step(self, batch: Any) -> dict[str, float]:
@@ -207,6 +208,7 @@ class StageLoop:
     def _save(self) -> None:
         state = {
             "model": self.model.state_dict(),
+            "passing_buffers": self._passing_buffers(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "num_steps": self.num_steps,
@@ -217,6 +219,11 @@ class StageLoop:
             torch.save(state, temporary)
         for old in self._checkpoints()[: -self.config.keep_checkpoints]:
             old.unlink()
+
+    def _passing_buffers(self) -> dict[str, Tensor]:
+        """Buffers that are no part of the weights but of the training, such as update counts."""
+        kept = self.model.state_dict().keys()
+        return {name: value for name, value in self.model.named_buffers() if name not in kept}
 
     def _checkpoints(self) -> list[Path]:
         return sorted((self.folder / "checkpoints").glob("step_*.pt"))
@@ -235,6 +242,8 @@ class StageLoop:
                 "one before"
             ) from error
         self.model.load_state_dict(state["model"])
+        for name, buffer in self._passing_buffers().items():
+            buffer.copy_(state["passing_buffers"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.num_steps = state["step"], state["num_steps"]
         torch.set_rng_state(state["random"])

@@ -23,7 +23,8 @@ from unitok.model import UniTok
 from unitok.text import build_text_tokenizer
 
 UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt, for guidance
-DESCRIPTION_SHARE = 0.3  # of the question rows also describe the picture
+DESCRIPTION_SHARE = 0.15  # of the question rows also describe the picture
+MAX_QUESTIONS = 5  # about one picture: attention over long rows costs more than it teaches
 ENCODE_CHUNK = 2048  # pictures between two reports of progress
 
 
@@ -149,9 +150,9 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
         index = rng.randrange(len(self.codes.examples))
         scene, _ = training_example(index)
         asked = [*questions(scene, rng), *questions(scene, rng, balanced=False)]
+        asked = rng.sample(asked, min(MAX_QUESTIONS, len(asked)))
         if rng.random() < DESCRIPTION_SHARE:
-            asked.append(describe(scene, rng))
-        rng.shuffle(asked)
+            asked[0] = describe(scene, rng)
         return self.processor.encode_chat(_interview(asked, self.codes.example(index)))
 
     def _dialogue(self, rng: random.Random) -> Encoded:

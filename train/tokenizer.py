@@ -14,7 +14,7 @@ from eval.scene_scores import scene_pixels
 from eval.scenes import scene_for
 from train.config import RunConfig
 from train.loop import LoopConfig, StageLoop
-from train.losses import contrastive_loss, l1_loss, l2_loss
+from train.losses import contrastive_loss, edge_loss, l1_loss, l2_loss
 from train.scene_data import TokenizerBatches
 from unitok.config import UniTokConfig
 from unitok.image import to_pil
@@ -30,6 +30,7 @@ class LossWeights(RunConfig):
 
     l1: float = 0.2
     l2: float = 1.0
+    edge: float = 0.0  # our addition, for sizes at which no perceptual network was trained
     vq: float = 1.0
     clip: float = 1.0
 
@@ -62,6 +63,7 @@ class TokenizerTraining:
         terms = {
             "l1": l1_loss(output.reconstruction, pixels),
             "l2": l2_loss(output.reconstruction, pixels),
+            "edge": edge_loss(output.reconstruction, pixels),
             "vq": output.vq_loss,
             "clip": contrastive_loss(
                 output.image_features, output.text_features, output.logit_scale

@@ -50,8 +50,14 @@ def convert_config(args: Mapping[str, Any]) -> UniTokConfig:
         raise ValueError(f"cannot convert num_query={args['num_query']}; expected 0, as released")
     model = str(args["model"])
     name = next((name for name in OFFICIAL_PRESETS if model.startswith(name)), model)
-    sizes = {name: int(args[name]) for name in SIZES}
+    sizes = {name: _read_size(args, name) for name in SIZES}
     num_codebooks = sizes["num_codebooks"]
+    for total in ("vocab_size", "vocab_width"):
+        if sizes[total] % num_codebooks:
+            raise ValueError(
+                f"cannot convert {total}={sizes[total]}: expected a multiple of "
+                f"num_codebooks={num_codebooks}"
+            )
     values = PRESETS[_choose(OFFICIAL_PRESETS, name, "model")].to_dict() | {
         "image_size": sizes["img_size"],
         "num_codebooks": num_codebooks,
@@ -120,25 +126,38 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FileNotFoundError(f"no checkpoint at {path}; expected a released UniTok .pth file")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, UnpicklingError, EOFError) as error:
-        # torch explains itself in paragraphs.
-        reason = "more than tensors and plain values"
-        if not isinstance(error, UnpicklingError):
-            reason = "no complete torch archive"
+    except PermissionError:
+        raise
+    except (RuntimeError, OSError, UnpicklingError, EOFError) as error:
+        # torch explains itself in paragraphs, and a cut file is an "Invalid argument".
+        is_unsafe = isinstance(error, UnpicklingError)
+        reason = "holds more than plain values" if is_unsafe else "is no whole torch archive"
         raise ValueError(
-            f"{path} is refused: it holds {reason}; download the released .pth file again"
+            f"{path} is no checkpoint that can be read safely: it {reason}; download the released "
+            ".pth file again"
         ) from error
-    try:
-        args, official = checkpoint["args"], checkpoint["trainer"]["unitok"]
-        is_released = isinstance(args, dict) and all(map(torch.is_tensor, official.values()))
-    except (KeyError, TypeError, AttributeError, IndexError):
-        is_released = False
+    args = _entry(checkpoint, "args")
+    official = _entry(_entry(checkpoint, "trainer"), "unitok")
+    is_released = args and official and all(map(torch.is_tensor, official.values()))
     if not is_released:
         raise ValueError(
             f"{path} is no released UniTok checkpoint: expected the entries args, a dict of "
             "settings, and trainer.unitok, a dict of tensors"
         )
     return args, official
+
+
+def _entry(content: object, name: str) -> dict[str, Any]:
+    """The dict that `content` holds under `name`, an empty one if there is none."""
+    value = content.get(name) if isinstance(content, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _read_size(args: Mapping[str, Any], name: str) -> int:
+    value = args[name]
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"cannot convert {name}={value!r}; expected a positive integer")
+    return value
 
 
 def _choose(names: Mapping[str, str], official: object, setting: str) -> str:

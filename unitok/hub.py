@@ -29,6 +29,11 @@ def resolve_model(
     path = Path(name)
     if str(name) == NANO:
         path = nano_folder
+        if not (path / CONFIG_FILE).is_file():
+            raise FileNotFoundError(
+                f"this installation lacks the embedded model nano ({path}); install it again, or "
+                "name a folder or a hub model"
+            )
     elif path.is_file():
         raise ValueError(f"model {name} is a file, expected a folder; {convert_hint(path)}")
     elif not path.is_dir():
