@@ -77,7 +77,7 @@ def _turn_lines(turn: Turn) -> list[Line]:
     answer = turn.answer or "(no answer)"
     if turn.right:
         return [(turn.question, INK), (f"    {answer}", RIGHT)]
-    return [(turn.question, INK), (f"    {answer}  (wrong: {turn.expected})", WRONG)]
+    return [(turn.question, INK), (f"    {answer}  (wrong, expected: {turn.expected})", WRONG)]
 
 
 def _drawn_prompt(drawn: DrawnPrompt, width: int) -> Image.Image:

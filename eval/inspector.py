@@ -35,6 +35,9 @@ COLOR_LIMIT = 130.0
 INNER_COLOR_LIMIT = 60.0
 # Least scores measured: 0.86 on clean renders at 64 px, 0.70 after a blur of one pixel there.
 MIN_SCORE = 0.6
+# The largest drawn radius is 0.21 of the side. What is far larger is no object of this world but a
+# blot (a picture of pure noise makes one), however well a shape happens to fit it.
+MAX_RADIUS = 0.26
 # Middles of two equal objects are at least 0.26 of the side apart, so this cannot confuse them.
 CENTER_TOLERANCE = 0.05
 
@@ -240,7 +243,7 @@ def _identify(pixels: np.ndarray, background: np.ndarray, piece: _Piece) -> Insp
             left + int(xs.min()), top + int(ys.min()),
             left + int(xs.max()) + 1, top + int(ys.max()) + 1,
         ),
-        score=float(overlap * trust),
+        score=float(overlap * trust) if radius <= MAX_RADIUS * side else 0.0,
         x=x / side,
         y=y / side,
         radius=radius / side,

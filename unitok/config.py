@@ -114,14 +114,14 @@ def _is_count(value: object) -> bool:
 PRESETS = {
     "large": UniTokConfig(),
     "base": UniTokConfig(width=768, depth=14, num_heads=12, conv_widths=(128, 256)),
+    # Trained on a CPU; must stay what the embedded weights have.
     "nano": UniTokConfig(
-        image_size=128,
-        num_codebooks=4,
-        codebook_size=512,
-        width=128,
+        image_size=64,
+        codebook_size=256,
+        width=192,
         depth=3,
-        num_heads=4,
-        conv_widths=(32, 64),
+        num_heads=6,
+        conv_widths=(16, 48),
         conv_depths=(1, 2),
         decoder_expand_ratio=2,
         feature_dim=64,

@@ -118,3 +118,9 @@ def test_wrong_pictures_are_explained():
         inspect(np.zeros((64, 32, 3), np.uint8))
     with pytest.raises(ValueError, match=r"expected uint8 pixels 0\.\.255, got float32"):
         inspect(np.zeros((64, 64, 3), np.float32))
+
+
+def test_a_blot_larger_than_any_object_does_not_count() -> None:
+    picture = np.full((64, 64, 3), 165, np.uint8)
+    picture[10:54, 10:54] = (32, 72, 208)
+    assert [found.score for found in inspect(picture)] == [0.0]

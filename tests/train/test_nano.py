@@ -11,6 +11,7 @@ from mllm.pipeline import Pipeline
 from train import embed
 from train.config import load_config
 from train.nano import DEFAULT_CONFIG, NanoConfig, app, start_run
+from unitok.config import PRESETS
 
 TINY = [
     "text.num_examples=40",
@@ -110,4 +111,4 @@ def test_a_finished_run_can_be_embedded(
 
 def test_the_shipped_recipe_is_valid() -> None:
     config = load_config(NanoConfig, DEFAULT_CONFIG)
-    assert config.image_tokenizer.model.num_tokens == 16
+    assert config.image_tokenizer.model == PRESETS["nano"]
