@@ -27,16 +27,23 @@ from eval.demo_items import (
     draw_in_chat,
     draw_prompts,
     hold_conversations,
-    peak_memory_gb,
     reconstruct_scenes,
 )
 from eval.demo_page import build_page
 from eval.demo_results import Demo, StoredScores, compare_scores, load_stored_scores
 from eval.demo_sheet import build_sheet, build_strip
 from eval.examples import EXAMPLES
+from eval.memory import peak_memory_gb
 from eval.scene_text import TASKS
-from mllm.cli import quiet_libraries
-from mllm.console import USER_ERRORS, announce, complain, out, progress_bar, say
+from mllm.console import (
+    USER_ERRORS,
+    announce,
+    complain,
+    out,
+    progress_bar,
+    quiet_libraries,
+    say,
+)
 from mllm.drawings import prepare_folder
 from mllm.pictures import save_png
 from mllm.pipeline import Pipeline

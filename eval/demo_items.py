@@ -5,8 +5,6 @@ The content of every picture is known, so every answer and every drawing is judg
 
 import random
 import re
-import resource
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -268,9 +266,3 @@ def reconstruct(pipeline: Pipeline, picture: Image.Image) -> tuple[Image.Image, 
     rebuilt = pipeline.decode(codes[None])[0]
     read = preprocess(picture, pipeline.model.config.image_recipe, image_size=pipeline.image_size)
     return rebuilt, psnr(read, preprocess(rebuilt, "native")).item()
-
-
-def peak_memory_gb() -> float:
-    """The most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # macOS counts bytes, Linux KiB

@@ -1,8 +1,6 @@
 """The embedded model's scores on the held-out drawn world, printed and stored as JSON."""
 
 import json
-import resource
-import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -12,16 +10,24 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from eval.memory import peak_memory_gb
 from eval.scene_questions import KINDS
 from eval.scene_scores import Rates, score_drawings, score_questions, score_reconstruction
 from eval.scene_text import TASKS
-from mllm.console import announce, out, progress_bar
+from mllm.console import (
+    USER_ERRORS,
+    announce,
+    complain,
+    out,
+    progress_bar,
+    quiet_libraries,
+)
 from mllm.generation import default_sampling
 from mllm.pipeline import Pipeline
-from unitok.files import atomic_write
+from unitok.files import atomic_write, check_output
 
 DEFAULT_ITEMS = 1020  # a multiple of the six tasks and the six kinds
-MIN_GAIN = 0.2  # what a shuffle costs less than this much was answered from priors
+MIN_GAIN = 20  # points; what a shuffle costs less than this was answered from priors
 COMMAND = "python -m eval.nano"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -43,6 +49,15 @@ class ScoreItems:
             raise ValueError(f"at least {len(TASKS)} items are needed, got {num_items}")
         return cls(num_items, num_items // len(KINDS), num_items // len(TASKS), seed)
 
+    def command(self) -> str:
+        """What measures these items of the embedded model."""
+        options = [COMMAND]
+        if self.reconstructions != DEFAULT_ITEMS:
+            options.append(f"--items {self.reconstructions}")
+        if self.seed:
+            options.append(f"--seed {self.seed}")
+        return " ".join(options)
+
 
 @dataclass(frozen=True)
 class NanoScores:
@@ -55,11 +70,12 @@ class NanoScores:
     settings: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
+        """As stored; `command` measures the same items of the embedded model again."""
         rates = {
             name: {group: _as_dict(rate) for group, rate in getattr(self, name).items()}
             for name in ("reconstruction", "questions", "drawings", "drawings_by_count")
         }
-        return {"command": COMMAND, "date": date.today().isoformat(), **self.settings, **rates}
+        return {"date": date.today().isoformat(), **self.settings, **rates}
 
 
 def measure(pipeline: Pipeline, items: ScoreItems) -> NanoScores:
@@ -78,11 +94,12 @@ def measure(pipeline: Pipeline, items: ScoreItems) -> NanoScores:
             pipeline, num_per_task=items.drawings_per_task, seed=items.seed, progress=report
         )
     settings = {
+        "command": items.command(),
         **pipeline.fingerprints(),
         "items": asdict(items),
         "image_sampling": asdict(default_sampling(pipeline.model)),
         "minutes": round((time.monotonic() - started) / 60, 1),
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_memory_gb": round(peak_memory_gb(), 2),
     }
     return NanoScores(reconstruction, questions, drawings, by_count, settings)
 
@@ -125,7 +142,7 @@ def priors_only(scores: NanoScores) -> list[str]:
         f"{name}: {group}"
         for name in ("questions", "drawings")
         for group, rate in getattr(scores, name).items()
-        if rate.score - rate.shuffled_score < MIN_GAIN
+        if 100 * (rate.num_right - rate.num_right_shuffled) < MIN_GAIN * rate.num_items
     ]
 
 
@@ -144,14 +161,17 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of questions, prompts and drawings")] = 0,
     output: Annotated[Path | None, typer.Option("-o", help="Also store them as JSON")] = None,
 ) -> None:
+    quiet_libraries()
     try:
+        if output is not None:
+            check_output(output, force=True)
         pipeline = Pipeline.from_pretrained(model)
         scores = measure(pipeline, ScoreItems.spread(items, seed))
         if output is not None:
             write_scores(scores, output)
-    except (ValueError, OSError, RuntimeError) as error:
-        announce(f"error: {error}")
-        sys.exit(1)
+    except USER_ERRORS as error:
+        complain(error)
+        raise typer.Exit(1) from error
     out.print(score_table(scores))
     for name in priors_only(scores):
         announce(f"answered from priors, does not count: {name}")

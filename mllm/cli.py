@@ -1,13 +1,20 @@
 """The `unitok` command. Libraries are imported inside the commands: `--help` answers at once."""
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from mllm.console import USER_ERRORS, announce, complain, progress_bar, project_version, say
+from mllm.console import (
+    USER_ERRORS,
+    announce,
+    complain,
+    progress_bar,
+    project_version,
+    quiet_libraries,
+    say,
+)
 
 if TYPE_CHECKING:
     from mllm.pipeline import Pipeline
@@ -86,7 +93,7 @@ def chat(
         list[str] | None, typer.Option("--image", "-i", help="A file or example:NAME; repeatable.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="PNG for a picture in the answer.")
+        Path | None, typer.Option("--output", "-o", help="PNG for what the answer draws.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
     temperature: Temperature = 0.0,
@@ -110,8 +117,9 @@ def chat(
     """
     from mllm.answer import TextSettings
     from mllm.session import ChatSession
-    from mllm.terminal import answer_question, run_session
+    from mllm.terminal import answer_question, check_chat_output, run_session
 
+    check_chat_output(question, output, force=force)
     chosen = TextSettings(max_new_tokens, temperature or 0.0, top_k, top_p, seed)
     pipeline = load_pipeline(model, revision, tokenizer=tokenizer, device=device, dtype=dtype)
     session = ChatSession(pipeline, chosen)
@@ -120,7 +128,7 @@ def chat(
     if question is None:
         run_session(session)
     else:
-        answer_question(session, question, output=output, force=force)
+        answer_question(session, question, output=output)
 
 
 @app.command()
@@ -304,14 +312,6 @@ def load_tokenizer(model: str, revision: str | None, device: str) -> "UniTok":
     from unitok.model import UniTok
 
     return UniTok.from_pretrained(model, revision=revision, device=choose_device(device))
-
-
-def quiet_libraries() -> None:
-    """No bars and notices of libraries between our own lines; their errors still come through."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 
 
 def main() -> None:

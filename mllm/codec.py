@@ -8,14 +8,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mllm.devices import explain_out_of_memory
 from mllm.drawings import prepare_folder
-from mllm.pictures import EXAMPLE_PREFIX, make_grid, open_picture, save_png
+from mllm.pictures import EXAMPLE_PREFIX, check_png, make_grid, read_pixels, save_png
 from unitok.codes import ImageCodes, check_fingerprint, load_codes, save_codes
 from unitok.files import check_output
 from unitok.image import preprocess, psnr, to_pil
 from unitok.model import UniTok
 
 Progress = Callable[[int, int], None]  # files done, files in all
+MEMORY_REMEDY = "make the picture smaller, or use device cpu"
 
 
 def reconstruct_file(
@@ -27,9 +29,9 @@ def reconstruct_file(
     force: bool = False,
 ) -> float:
     """Write a picture and its reconstruction side by side; returns the PSNR of 8-bit pixels."""
-    path = check_output(output, force=force)
-    pixels = read_pixels(tokenizer, source, recipe)
-    with torch.inference_mode():
+    path = check_png(output, force=force)
+    pixels = load_pixels(tokenizer, source, recipe)
+    with torch.inference_mode(), explain_out_of_memory(f"reconstructing {source}", MEMORY_REMEDY):
         decoded = tokenizer.decode(tokenizer.encode(pixels), tokenizer.grid(pixels))
     pictures = [to_pil(pixels)[0], to_pil(decoded)[0]]
     original, reconstruction = (preprocess(picture, "native") for picture in pictures)
@@ -50,12 +52,12 @@ def encode_files(
 ) -> list[ImageCodes]:
     """Write the codes of pictures into one codes file, each under its name without suffix."""
     path = check_output(output, force=force)
+    names = name_pictures(sources)
     images = []
-    for number, source in enumerate(sources, start=1):
-        pixels = read_pixels(tokenizer, source, recipe)
-        with torch.inference_mode():
+    for number, (source, name) in enumerate(zip(sources, names, strict=True), start=1):
+        pixels = load_pixels(tokenizer, source, recipe)
+        with torch.inference_mode(), explain_out_of_memory(f"encoding {source}", MEMORY_REMEDY):
             codes = tokenizer.encode(pixels)[0].cpu()
-        name = Path(source.removeprefix(EXAMPLE_PREFIX)).stem
         images.append(ImageCodes(codes, tokenizer.grid(pixels), name))
         if progress is not None:
             progress(number, len(sources))
@@ -90,11 +92,22 @@ def decode_file(
 
 def decode_codes(tokenizer: UniTok, image: ImageCodes) -> Image.Image:
     codes = image.codes[None].to(tokenizer.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), explain_out_of_memory(f"decoding {image.name}", "use device cpu"):
         return to_pil(tokenizer.decode(codes, image.grid))[0]
 
 
-def read_pixels(tokenizer: UniTok, source: str, recipe: str) -> Tensor:
-    """A picture file as the tokenizer takes it, (1, 3, H, W)."""
-    size = tokenizer.config.image_size
-    return preprocess(open_picture(source), recipe, image_size=size).to(tokenizer.device)
+def load_pixels(tokenizer: UniTok, source: str, recipe: str) -> Tensor:
+    """A picture file as the tokenizer takes it, (1, 3, H, W), where the tokenizer is."""
+    _, pixels = read_pixels(source, recipe, image_size=tokenizer.config.image_size)
+    return pixels.to(tokenizer.device)
+
+
+def name_pictures(sources: Sequence[str]) -> list[str]:
+    """What each picture is called in a codes file; no two may have one name."""
+    names = [Path(source.removeprefix(EXAMPLE_PREFIX)).stem for source in sources]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"two images are named {repeated[0]!r} once folder and suffix are left out; rename "
+            "one, or write them to different codes files"
+        )
+    return names

@@ -45,6 +45,10 @@ class UniTokMLLMConfig(PreTrainedConfig):
             self.text_config = LLAMA_2
         if isinstance(self.text_config, dict):
             self.text_config = LlamaConfig(**self.text_config)
+        if not isinstance(self.text_config, LlamaConfig):  # transformers would fail on it below
+            raise ValueError(
+                f"text_config must describe a llama model, got {type(self.text_config).__name__}"
+            )
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         if self.image_token_id == -1:
             self.image_token_id = self.text_config.vocab_size
@@ -76,10 +80,6 @@ class UniTokMLLMConfig(PreTrainedConfig):
             )
 
     def validate_decoder(self) -> None:
-        if not isinstance(self.text_config, LlamaConfig):
-            raise ValueError(
-                f"text_config must describe a llama model, got {type(self.text_config).__name__}"
-            )
         if self.text_config.tie_word_embeddings:
             raise ValueError(
                 "text_config.tie_word_embeddings must be false: the output layer is a weight of "

@@ -1,9 +1,11 @@
 """What the command line prints: answers on stdout; progress, notices and errors on stderr."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
+from huggingface_hub.errors import StrictDataclassError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,8 +20,8 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 DISTRIBUTION = "unitok-mllm"
-# What a user can cause: wrong arguments, files and machines.
-USER_ERRORS = (ValueError, OSError, RuntimeError, SafetensorError)
+# What a user can cause: wrong arguments, files and machines. The strict ones are of a config.json.
+USER_ERRORS = (ValueError, OSError, RuntimeError, SafetensorError, StrictDataclassError)
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -38,6 +40,14 @@ def announce(text: str) -> None:
 def complain(error: Exception) -> None:
     """One line on stderr."""
     announce(f"error: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+def quiet_libraries() -> None:
+    """No bars and notices of libraries between our own lines; their errors still come through."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 
 
 def project_version() -> str:

@@ -6,21 +6,21 @@ shape before the first file is written.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig
 
 from mllm.config import UniTokMLLMConfig
 from mllm.model import UniTokMLLM
-from unitok.files import atomic_write
-
-Layout = dict[str, tuple[int, ...]]  # key -> shape
+from unitok.checkpoint import Layout, check_layout
+from unitok.files import atomic_write, read_json
 
 # (official, ours), longest first where one contains the other
 PREFIXES = (
@@ -60,7 +60,6 @@ DECODER_OPTIONS = (
     "eos_token_id",
 )
 PAD_TOKEN_ID = 0  # LLaMA-2's unk; the released settings may leave it out
-MAX_NAMED = 5  # problems that an error message lists
 
 
 def convert_key(official: str) -> str:
@@ -129,22 +128,6 @@ def official_layout(config: UniTokMLLMConfig) -> Layout:
     return layout
 
 
-def check_layout(found: Layout, expected: Layout, *, source: object) -> None:
-    """Raise ValueError that names missing, unknown and misshapen tensors."""
-    problems = [f"missing {key}" for key in expected if key not in found]
-    problems += [f"unknown {key}" for key in found if key not in expected]
-    problems += [
-        f"{key} is {shape}, expected {expected[key]}"
-        for key, shape in found.items()
-        if key in expected and shape != expected[key]
-    ]
-    if problems:
-        more = f" and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
-        raise ValueError(
-            f"{source} is no released UniTok MLLM: {'; '.join(problems[:MAX_NAMED])}{more}"
-        )
-
-
 def convert_checkpoint(
     source: str | Path,
     output: str | Path,
@@ -160,16 +143,19 @@ def convert_checkpoint(
     that are not those of a released model and FileExistsError unless `force`.
     """
     source, output = Path(source), Path(output)
+    if output.resolve() == source.resolve():
+        raise ValueError(f"cannot convert {source} into itself; name another folder to write to")
     if (output / "config.json").exists() and not force:
         raise FileExistsError(f"{output} holds a model already; pass --force to overwrite it")
     shards = find_shards(source)
     layout = read_layout(shards)
-    settings = json.loads((source / "config.json").read_text())
+    settings = read_json(source / "config.json")
     config = convert_config(
         settings, layout, grid=grid, tokenizer_fingerprint=tokenizer_fingerprint
     )
     check_layout(layout, official_layout(config), source=source)
     output.mkdir(parents=True, exist_ok=True)
+    _remove_old_model(output)
     config.dtype = _write_shards(shards, output, dtype=dtype)
     config.architectures = [UniTokMLLM.__name__]
     text_config = config.text_config
@@ -188,7 +174,9 @@ def find_shards(folder: Path) -> list[Path]:
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
         if index.is_file():
-            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            files = sorted(set(read_json(index).get("weight_map", {}).values()))
+            if not files:
+                raise ValueError(f"{index} names no weight files; download it again")
             shards = [folder / Path(file).name for file in files]
             if missing := [shard.name for shard in shards if not shard.is_file()]:
                 raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; download it again")
@@ -211,25 +199,58 @@ def read_layout(shards: Iterable[Path]) -> Layout:
     return layout
 
 
-def _read_shapes(shard: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    if shard.suffix == ".safetensors":
-        with safe_open(shard, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - no mapping
-                yield key, tuple(file.get_slice(key).get_shape())
-    else:
-        for key, value in _load_bin(shard).items():
-            yield key, tuple(value.shape)
+def read_codebooks(folder: str | Path) -> Tensor:
+    """The codebooks (K, V, codebook_dim) that a released MLLM looks its codes up in."""
+    books: dict[int, Tensor] = {}
+    for shard in find_shards(Path(folder)):
+        for key, value in _read_shard(shard, only="quantizer.codebooks").items():
+            match = CODEBOOK_KEY.fullmatch(key)
+            if match and match[2] == "codebook.weight":
+                books[int(match[1])] = value
+    if not books:
+        raise ValueError(f"{folder} holds no codebooks, as a released UniTok MLLM would")
+    return torch.stack([books[index] for index in sorted(books)])
 
 
-def _read_shard(shard: Path) -> dict[str, Tensor]:
-    if shard.suffix == ".safetensors":
-        with safe_open(shard, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    return _load_bin(shard)
+def _read_shapes(shard: Path) -> list[tuple[str, tuple[int, ...]]]:
+    if shard.suffix != ".safetensors":
+        return [(key, tuple(value.shape)) for key, value in _load_bin(shard).items()]
+    with _open_safetensors(shard) as file:
+        return [(key, tuple(file.get_slice(key).get_shape())) for key in file.keys()]  # noqa: SIM118
+
+
+def _read_shard(shard: Path, *, only: str = "") -> dict[str, Tensor]:
+    """The tensors of a file whose names contain `only`."""
+    if shard.suffix != ".safetensors":
+        return {key: value for key, value in _load_bin(shard).items() if only in key}
+    with _open_safetensors(shard) as file:
+        return {key: file.get_tensor(key) for key in file.keys() if only in key}  # noqa: SIM118
+
+
+def _open_safetensors(shard: Path) -> Any:
+    try:
+        return safe_open(shard, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{shard} is damaged ({error}); download it again") from error
 
 
 def _load_bin(shard: Path) -> dict[str, Tensor]:
-    return torch.load(shard, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        weights = torch.load(shard, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        # torch explains itself in paragraphs.
+        raise ValueError(
+            f"{shard} is no torch file that can be read safely, or a damaged one; download it again"
+        ) from error
+    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
+        raise ValueError(f"{shard} holds no tensors by name; expected a released pytorch_model.bin")
+    return weights
+
+
+def _remove_old_model(folder: Path) -> None:
+    """Take away what an earlier conversion left: files of other names would be loaded instead."""
+    for path in (folder / "config.json", *folder.glob("model*.safetensors*")):
+        path.unlink(missing_ok=True)
 
 
 def _write_shards(shards: list[Path], output: Path, *, dtype: torch.dtype | None) -> torch.dtype:

@@ -11,8 +11,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-# What torch's allocator for main memory says; it has no error class of its own.
-CPU_OUT_OF_MEMORY = "can't allocate memory"
+# What torch's allocators for main memory and for Apple's GPUs say, without a class of their own.
+OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
@@ -54,7 +54,7 @@ def explain_out_of_memory(task: str, remedy: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise RuntimeError(f"out of GPU memory while {task}; {remedy}") from error
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and CPU_OUT_OF_MEMORY not in str(error):
+        if not isinstance(error, MemoryError) and not any(t in str(error) for t in OUT_OF_MEMORY):
             raise
         raise RuntimeError(f"out of memory while {task}; {remedy}") from error
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from mllm.console import DISTRIBUTION, project_version
 from mllm.generation import Progress
-from mllm.pictures import drawing_paths, save_drawings
+from mllm.pictures import check_png, drawing_paths, save_drawings
 from mllm.pipeline import MAX_BATCH_SIZE, Pipeline
 from mllm.progress import part_of_progress
-from unitok.files import check_output
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,8 @@ def plan_drawings(
     else:
         prompts, outputs = [str(prompt)], [Path(output)]
     for path in outputs:
-        if path.suffix.lower() != ".png":
-            raise ValueError(f"the output must end in .png, got {path}; only PNG keeps the notes")
         for each in drawing_paths(path, num_images):
-            check_output(each, force=force)
+            check_png(each, force=force)
     return DrawingJob(prompts, outputs)
 
 

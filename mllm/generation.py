@@ -9,8 +9,8 @@ length, L visual tokens, K codebooks, D decoder width.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Literal
+from dataclasses import asdict, fields
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ Projection = Literal["cached", "single"]
 Progress = Callable[[int, int], None]  # visual tokens drawn, visual tokens in all
 
 MAX_SEED = 2**63 - 1
+_SAMPLING_KEYS = tuple(field.name for field in fields(SamplingParams))
 
 
 def default_sampling(model: UniTokMLLM) -> SamplingParams:
@@ -31,7 +32,14 @@ def default_sampling(model: UniTokMLLM) -> SamplingParams:
     They have a name of their own because transformers' `guidance_scale` and `temperature` in the
     same file are about text.
     """
-    return SamplingParams(**(getattr(model.generation_config, "image_sampling", None) or {}))
+    values = getattr(model.generation_config, "image_sampling", None) or {}
+    try:
+        return SamplingParams(**values)
+    except TypeError as error:
+        raise ValueError(
+            f"image_sampling in generation_config.json must hold {', '.join(_SAMPLING_KEYS)}, "
+            f"got {values}"
+        ) from error
 
 
 def set_default_sampling(model: UniTokMLLM, sampling: SamplingParams) -> None:
@@ -71,6 +79,8 @@ def generate_codes(
         progress: called after each visual token.
     """
     sampling = sampling or default_sampling(model)
+    if projection not in get_args(Projection):
+        raise ValueError(f"projection must be cached or single, got {projection!r}")
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     check_contexts(model, input_ids, attention_mask)

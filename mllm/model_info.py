@@ -4,15 +4,15 @@ from math import prod
 from os import PathLike
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mllm.config import UniTokMLLMConfig
 from mllm.model import NANO_FOLDER
 from mllm.pipeline import find_tokenizer
+from unitok.checkpoint import load_weights
 from unitok.config import UniTokConfig
 from unitok.fingerprint import fingerprint
-from unitok.hub import CONFIG_FILE, resolve_model
+from unitok.hub import CONFIG_FILE, model_type, resolve_model
 from unitok.model import NANO_FOLDER as NANO_TOKENIZER_FOLDER
 
 Rows = list[tuple[str, str]]
@@ -26,13 +26,18 @@ def describe_model(name: str | PathLike[str], *, revision: str | None = None) ->
     An MLLM is described together with its image tokenizer. No network is built, so that a large
     model is described as fast as a small one.
     """
-    try:
-        folder = resolve_model(
-            str(name), nano_folder=NANO_FOLDER, expected_type=MLLM_TYPE, revision=revision
-        )
-    except ValueError:
-        return _describe_tokenizer(name, revision)
-    return [*_describe_mllm(folder), *_describe_tokenizer(find_tokenizer(folder), None)]
+    folder = resolve_model(
+        str(name),
+        nano_folder=NANO_FOLDER,
+        expected_type=(MLLM_TYPE, TOKENIZER_TYPE),
+        revision=revision,
+    )
+    if model_type(folder) == TOKENIZER_TYPE:
+        return _describe_tokenizer(folder)
+    tokenizer = resolve_model(
+        find_tokenizer(folder), nano_folder=NANO_TOKENIZER_FOLDER, expected_type=TOKENIZER_TYPE
+    )
+    return [*_describe_mllm(folder), *_describe_tokenizer(tokenizer)]
 
 
 def _describe_mllm(folder: Path) -> Rows:
@@ -53,13 +58,7 @@ def _describe_mllm(folder: Path) -> Rows:
     ]
 
 
-def _describe_tokenizer(name: str | PathLike[str], revision: str | None) -> Rows:
-    folder = resolve_model(
-        str(name),
-        nano_folder=NANO_TOKENIZER_FOLDER,
-        expected_type=TOKENIZER_TYPE,
-        revision=revision,
-    )
+def _describe_tokenizer(folder: Path) -> Rows:
     config = UniTokConfig.from_json(folder / CONFIG_FILE)
     return [
         ("tokenizer", str(folder)),
@@ -88,4 +87,4 @@ def _load_weights(folder: Path) -> dict[str, Tensor]:
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise FileNotFoundError(f"{folder} has a {CONFIG_FILE}, but no *.safetensors weights")
-    return {key: value for shard in shards for key, value in load_file(shard).items()}
+    return {key: value for shard in shards for key, value in load_weights(shard).items()}

@@ -8,10 +8,11 @@ from typing import TypeAlias
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
 import unitok
-from unitok.files import atomic_write
-from unitok.image import load_image, to_rgb
+from unitok.files import atomic_write, check_output
+from unitok.image import load_image, preprocess, to_rgb
 
 EXAMPLE_PREFIX = "example:"
 EXAMPLES_FOLDER = Path(unitok.__file__).parent / "nano" / "examples"
@@ -28,6 +29,16 @@ def open_picture(source: Picture) -> Image.Image:
     if isinstance(source, str) and source.startswith(EXAMPLE_PREFIX):
         return load_image(example_path(source.removeprefix(EXAMPLE_PREFIX)))
     return load_image(source)
+
+
+def read_pixels(source: Picture, recipe: str, *, image_size: int) -> tuple[Image.Image, Tensor]:
+    """A picture, and its pixels (1, 3, H, W) as a model takes them; errors name the file."""
+    picture = open_picture(source)
+    try:
+        return picture, preprocess(picture, recipe, image_size=image_size)
+    except ValueError as error:
+        name = "the picture" if isinstance(source, Image.Image) else source
+        raise ValueError(f"cannot use {name}: {error}") from error
 
 
 def example_names() -> list[str]:
@@ -53,6 +64,13 @@ def make_grid(pictures: Sequence[Image.Image], *, columns: int | None = None) ->
         row, column = divmod(number, columns)
         grid.paste(picture, (column * (width + GRID_GAP), row * (height + GRID_GAP)))
     return grid
+
+
+def check_png(path: str | PathLike[str], *, force: bool = False) -> Path:
+    """`path`, if a PNG may be written there; meant to be called before a long computation."""
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"the output must end in .png, got {path}; only PNG keeps the notes")
+    return check_output(path, force=force)
 
 
 def save_png(

@@ -32,14 +32,14 @@ from mllm.devices import (
 from mllm.generation import Progress, default_sampling, generate_codes
 from mllm.messages import Message, Part, as_messages, parts_of
 from mllm.model import NANO_FOLDER, UniTokMLLM
-from mllm.pictures import Picture, open_picture
+from mllm.pictures import Picture, read_pixels
 from mllm.processor import Encoded, Processor
 from mllm.progress import count_tokens, part_of_progress, stop_when
 from mllm.sampling import SamplingParams
 from unitok.config import PATCH_SIZE
 from unitok.fingerprint import fingerprint
 from unitok.hub import NANO, push_folder, resolve_model
-from unitok.image import preprocess, to_pil
+from unitok.image import to_pil
 from unitok.model import UniTok
 
 TOKENIZER_FOLDER = "unitok"  # inside an MLLM's folder
@@ -162,11 +162,10 @@ class Pipeline:
 
     def encode_picture(self, picture: Picture) -> Part:
         """A picture as a part of a message, ready to be used in any number of turns."""
-        opened = open_picture(picture)
         recipe = self.model.config.image_recipe
-        pixels = preprocess(opened, recipe, image_size=self.image_size).to(self.device)
+        opened, pixels = read_pixels(picture, recipe, image_size=self.image_size)
         with torch.inference_mode():
-            codes = self.tokenizer.encode(pixels)[0].cpu()
+            codes = self.tokenizer.encode(pixels.to(self.device))[0].cpu()
         return {"type": "image", "image": opened, "codes": codes}
 
     # -- pictures --------------------------------------------------------------------------------

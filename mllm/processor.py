@@ -281,7 +281,10 @@ class Processor:
         starts_word = is_first
         for part in parts_of(message):
             if part["type"] == "text":
-                text += clean_text(part["text"])
+                cleaned = clean_text(part["text"])
+                # Between two texts; the template and a picture bring their own space.
+                gap = " " if cleaned and text and not text[-1].isspace() else ""
+                text += gap + cleaned
             else:
                 row.add(self.tokenizer.encode(text, starts_word=starts_word))
                 row.add_picture(part)

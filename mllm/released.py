@@ -2,12 +2,14 @@
 
 from os import PathLike
 from pathlib import Path
-from pickle import UnpicklingError
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor
 
 from mllm.convert import convert_checkpoint as convert_mllm
+from mllm.convert import read_codebooks
 from mllm.pipeline import TOKENIZER_FOLDER
 from mllm.text_tokenizer import TOKENIZER_FILE, TextTokenizer
 from unitok.convert import convert_checkpoint as convert_tokenizer
@@ -36,7 +38,7 @@ def convert_released(
         raise FileExistsError(f"{folder} holds a model already; pass --force to overwrite it")
     path = find_released(source, revision)
     if path.is_file():
-        load_released_tokenizer(path).save_pretrained(folder)
+        convert_tokenizer(path).save_pretrained(folder)
         return "image tokenizer"
     if tokenizer is None:
         raise ValueError(
@@ -45,6 +47,7 @@ def convert_released(
         )
     text_tokenizer = TextTokenizer.from_file(path / TOKENIZER_FILE)
     image_tokenizer = UniTok.from_pretrained(tokenizer)
+    check_codebooks(read_codebooks(path), image_tokenizer, source=source)
     fingerprint = image_tokenizer.fingerprint
     convert_mllm(path, folder, tokenizer_fingerprint=fingerprint, force=force)
     text_tokenizer.save(folder)
@@ -55,6 +58,11 @@ def convert_released(
 def find_released(source: str | PathLike[str], revision: str | None = None) -> Path:
     """The .pth file of a tokenizer or the folder of an MLLM, downloaded if it is a hub name."""
     path = Path(source)
+    if path.exists() and revision is not None:
+        raise ValueError(
+            f"revision {revision!r} belongs to a hub model, but {source} is on this machine; "
+            "leave the revision out"
+        )
     if not path.exists():
         try:
             path = Path(snapshot_download(str(source), revision=revision))
@@ -70,11 +78,18 @@ def find_released(source: str | PathLike[str], revision: str | None = None) -> P
     return checkpoints[0] if checkpoints else path
 
 
-def load_released_tokenizer(path: Path) -> UniTok:
-    try:
-        return convert_tokenizer(path)
-    except (UnpicklingError, EOFError, RuntimeError) as error:
+def check_codebooks(codebooks_KVD: Tensor, tokenizer: UniTok, *, source: object) -> None:
+    """Refuse a tokenizer whose codes mean something else to the MLLM.
+
+    The MLLM keeps the frozen codebooks that it was trained on, rounded to its own type.
+    """
+    theirs = tokenizer.quantizer.codebooks_KVD.detach()
+    is_same = theirs.shape == codebooks_KVD.shape and torch.equal(
+        theirs.to(codebooks_KVD.dtype), codebooks_KVD
+    )
+    if not is_same:
         raise ValueError(
-            f"{path} is no checkpoint that can be read safely, or a damaged one "
-            f"({type(error).__name__}); download it again"
-        ) from error
+            f"the codebooks of {source}, {tuple(codebooks_KVD.shape)}, are not those of the "
+            f"tokenizer {tokenizer.fingerprint}, {tuple(theirs.shape)}; name the converted "
+            "tokenizer that it was trained on: --tokenizer FOLDER"
+        )

@@ -7,7 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from mllm.console import USER_ERRORS, announce, complain, say
-from mllm.pictures import save_png
+from mllm.drawings import DrawSettings, build_notes
+from mllm.pictures import check_png, make_grid, save_png
 from mllm.session import ChatSession
 from unitok.files import atomic_write, check_output
 
@@ -19,17 +20,30 @@ HELP = """\
 /quit         leave (so does the end of the input)"""
 
 
+def check_chat_output(question: str | None, output: str | Path | None, *, force: bool) -> None:
+    """Say what keeps a picture of the answer from being written, before a model is loaded."""
+    if output is None:
+        return
+    if question is None:
+        raise ValueError("-o is for the answer to one question; in a session use /save PATH")
+    check_png(output, force=force)
+
+
 def answer_question(
-    session: ChatSession, question: str, *, output: str | Path | None = None, force: bool = False
+    session: ChatSession, question: str, *, output: str | Path | None = None
 ) -> None:
-    """Print one answer while it is written; pictures that are drawn go to the PNG `output`."""
-    path = None if output is None else check_output(output, force=force)
+    """Print one answer while it is written; what is drawn goes to the PNG `output`, several
+    pictures as a grid."""
     pictures = print_answer(session, question)
-    if pictures and path is None:
+    if pictures and output is None:
         announce("a picture was drawn; pass -o out.png to keep it")
-    elif pictures and path is not None:
-        save_png(pictures[-1], path, notes={"question": question})
-        announce(f"wrote {path}")
+    elif pictures and output is not None:
+        settings = DrawSettings(len(pictures), session.settings.seed)
+        notes = {"question": question, **build_notes(session.pipeline, settings)}
+        save_png(make_grid(pictures), output, notes=notes)
+        announce(f"wrote {output}")
+    elif output is not None:
+        announce(f"nothing was drawn, so {output} was not written")
 
 
 def print_answer(session: ChatSession, question: str) -> list[Image.Image]:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 MAX_NAMED = 5  # problems that an error message lists
 
+Layout = dict[str, tuple[int, ...]]  # name -> shape
+
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file; ValueError for a damaged one."""
@@ -30,12 +32,22 @@ def check_keys(
     weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: object
 ) -> None:
     """Raise ValueError that names missing, unknown and misshapen tensors of `source`."""
-    problems = [f"missing {key}" for key in expected if key not in weights]
-    problems += [f"unknown {key}" for key in weights if key not in expected]
+    check_layout(_shapes(weights), _shapes(expected), source=source)
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> Layout:
+    """Names and shapes of tensors."""
+    return {key: tuple(value.shape) for key, value in weights.items()}
+
+
+def check_layout(found: Layout, expected: Layout, *, source: object) -> None:
+    """As `check_keys`, for weights of which only names and shapes were read."""
+    problems = [f"missing {key}" for key in expected if key not in found]
+    problems += [f"unknown {key}" for key in found if key not in expected]
     problems += [
-        f"{key} is {tuple(weights[key].shape)}, expected {tuple(expected[key].shape)}"
-        for key in expected
-        if key in weights and weights[key].shape != expected[key].shape
+        f"{key} is {found[key]}, expected {shape}"
+        for key, shape in expected.items()
+        if key in found and found[key] != shape
     ]
     if problems:
         num_more = len(problems) - MAX_NAMED

@@ -54,10 +54,12 @@ class UniTokConfig:
             raise ValueError(f"projection must be attention or linear, got {self.projection!r}")
         if self.projection == "attention":
             self._check_multiple("width", self.latent_dim)
-        if not 0 <= self.drop_path < 1:
+        if not (_is_number(self.drop_path) and 0 <= self.drop_path < 1):
             raise ValueError(f"drop_path must be from 0 to below 1, got {self.drop_path!r}")
-        if not self.commitment_weight >= 0:
-            raise ValueError(f"commitment_weight must be at least 0, got {self.commitment_weight}")
+        if not (_is_number(self.commitment_weight) and self.commitment_weight >= 0):
+            raise ValueError(
+                f"commitment_weight must be at least 0, got {self.commitment_weight!r}"
+            )
 
     def _check_pair(self, name: str) -> None:
         # JSON has lists where the field is a tuple.
@@ -105,6 +107,10 @@ class UniTokConfig:
     @classmethod
     def from_json(cls, path: str | Path) -> "UniTokConfig":
         return cls.from_dict(read_json(path))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_count(value: object) -> bool:

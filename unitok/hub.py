@@ -1,14 +1,16 @@
 """From a model's name to its folder on disk: the embedded nano, a folder, or a hub name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
 # HTTPError is that of the http library, whose name differs between releases.
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
     HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
 )
 
 from unitok.files import read_json
@@ -19,14 +21,27 @@ CONFIG_FILE = "config.json"
 
 
 def resolve_model(
-    name: str | Path, *, nano_folder: Path, expected_type: str, revision: str | None = None
+    name: str | Path,
+    *,
+    nano_folder: Path,
+    expected_type: str | Sequence[str],
+    revision: str | None = None,
 ) -> Path:
     """Folder that holds config.json and weights of the model called `name`.
 
     `nano` is the embedded model, an existing folder is taken as it is, anything else is a hub
-    name, downloaded at `revision`. Raises ValueError or FileNotFoundError with the remedy.
+    name, downloaded at `revision`. Its config.json must name `expected_type`, or one of several.
+    Raises ValueError or FileNotFoundError with the remedy.
     """
+    types = (expected_type,) if isinstance(expected_type, str) else tuple(expected_type)
     path = Path(name)
+    if str(name) != NANO and not path.exists():
+        return _download(str(name), types, revision)
+    if revision is not None:
+        raise ValueError(
+            f"revision {revision!r} belongs to a hub model, but {name} is on this machine; leave "
+            "the revision out"
+        )
     if str(name) == NANO:
         path = nano_folder
         if not (path / CONFIG_FILE).is_file():
@@ -36,11 +51,9 @@ def resolve_model(
             )
     elif path.is_file():
         raise ValueError(f"model {name} is a file, expected a folder; {convert_hint(path)}")
-    elif not path.is_dir():
-        path = _download(str(name), revision)
     if not (path / CONFIG_FILE).is_file():
-        raise FileNotFoundError(f"model {name} has no {CONFIG_FILE}; {_remedy(name)}")
-    _check_type(path, expected_type)
+        raise FileNotFoundError(_no_config(name))
+    _check_type(path / CONFIG_FILE, name, types)
     return path
 
 
@@ -56,11 +69,21 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False) -> str:
     return str(api.upload_folder(folder_path=folder, repo_id=repo_id).commit_url)
 
 
-def _download(name: str, revision: str | None) -> Path:
+def model_type(folder: Path) -> str:
+    """What kind of model a resolved folder holds."""
+    return str(read_json(folder / CONFIG_FILE).get("model_type"))
+
+
+def _download(name: str, types: tuple[str, ...], revision: str | None) -> Path:
+    """The folder of a hub model, whose config.json is looked at before its weights are fetched."""
     try:
+        config = Path(hf_hub_download(name, CONFIG_FILE, revision=revision))
+        _check_type(config, name, types)
         return Path(snapshot_download(name, revision=revision, ignore_patterns=RELEASED_PATTERNS))
     except HFValidationError as error:
         raise FileNotFoundError(f"no model called {name!r}; {_expected()}") from error
+    except RemoteEntryNotFoundError as error:
+        raise FileNotFoundError(_no_config(name)) from error
     except (HTTPError, LocalEntryNotFoundError) as error:
         where = f"{name!r} at revision {revision!r}" if revision else f"{name!r}"
         raise FileNotFoundError(
@@ -73,15 +96,15 @@ def _expected() -> str:
     return "expected nano, a folder with config.json, or a hub name such as OWNER/NAME"
 
 
-def _remedy(name: str | Path) -> str:
-    return f"{_expected()}; {convert_hint(name)}"
+def _no_config(name: str | Path) -> str:
+    return f"model {name} has no {CONFIG_FILE}; {_expected()}; {convert_hint(name)}"
 
 
-def _check_type(path: Path, expected_type: str) -> None:
-    """Refuse a folder of another kind of model before any weight is read."""
-    found = read_json(path / CONFIG_FILE).get("model_type")
-    if found != expected_type:
+def _check_type(config: Path, name: str | Path, types: tuple[str, ...]) -> None:
+    """Refuse another kind of model before any weight is read."""
+    found = read_json(config).get("model_type")
+    if found not in types:
         raise ValueError(
-            f"{path} holds a model of type {found!r}, expected {expected_type!r}; "
-            f"if these are released weights, {convert_hint(path)}"
+            f"{name} holds a model of type {found!r}, expected {' or '.join(map(repr, types))}; "
+            f"if these are released weights, {convert_hint(name)}"
         )

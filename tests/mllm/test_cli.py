@@ -1,5 +1,7 @@
 import json
 import re
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,13 +10,15 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from mllm.cli import app
+from mllm.convert import read_codebooks
 from mllm.pictures import read_notes
 from mllm.pipeline import Pipeline
 from mllm.processor import Processor
 from tests.mllm.conftest import load_reference_settings
-from tests.mllm.tiny_pipeline import build_tiny_pipeline, make_model_say
+from tests.mllm.tiny_pipeline import build_tiny_pipeline, build_tiny_tokenizer, make_model_say
 from tests.mllm.tiny_text import tiny_lines
 from train.text_tokenizer import train_text_tokenizer
+from unitok.model import UniTok
 
 EOS, BOI = 2, 3
 COMMANDS = ("chat", "generate", "reconstruct", "encode", "decode", "convert", "info")
@@ -104,6 +108,33 @@ def test_a_picture_in_the_answer_is_written_where_asked(scripted, tmp_path):
     assert Image.open(tmp_path / "drawn.png").size == (32, 32)
     scripted(BOI, EOS)
     assert "pass -o out.png to keep it" in succeed("chat", "draw").stderr
+
+
+def test_a_picture_in_the_answer_keeps_what_it_was_made_from(scripted, tmp_path):
+    scripted(BOI, EOS)
+    succeed("chat", "draw", "-o", tmp_path / "drawn.png", "--seed", 5)
+    notes = read_notes(tmp_path / "drawn.png")
+    assert (notes["question"], notes["seed"], notes["guidance_scale"]) == ("draw", "5", "3.0")
+    assert re.fullmatch(r"\w{16}", notes["model_fingerprint"])
+
+
+def test_several_pictures_in_the_answer_become_a_grid(scripted, tmp_path):
+    scripted(BOI, "and", BOI, EOS)
+    succeed("chat", "draw two", "-o", tmp_path / "drawn.png")
+    assert Image.open(tmp_path / "drawn.png").size == (68, 32)
+
+
+def test_an_answer_without_a_picture_says_that_nothing_was_written(scripted, tmp_path):
+    scripted("no", EOS)
+    result = succeed("chat", "draw", "-o", tmp_path / "drawn.png")
+    assert "nothing was drawn" in result.stderr
+    assert not (tmp_path / "drawn.png").exists()
+
+
+def test_chat_explains_a_wrong_output_before_it_loads_a_model(picture, tmp_path):
+    assert "exists already; pass --force" in fail("chat", "draw", "-o", picture)
+    assert "must end in .png" in fail("chat", "draw", "-o", tmp_path / "a.jpg")
+    assert "in a session use /save" in fail("chat", "-o", tmp_path / "a.png")
 
 
 def test_an_answer_with_square_brackets_is_printed_as_it_is(scripted, monkeypatch):
@@ -304,6 +335,13 @@ def test_tokenizer_commands_explain_mistakes(model, picture, tmp_path):
     assert "is a file, not a folder" in fail(
         "reconstruct", picture, "-o", f"{text}/a.png", *tokenizer
     )
+    assert "must end in .png" in fail("reconstruct", picture, "-o", tmp_path / "a.jpg", *tokenizer)
+    small = tmp_path / "small.png"
+    Image.new("L", (20, 20)).save(small)
+    codes = ["-o", tmp_path / "c.safetensors", "--recipe", "rfid"]
+    assert f"cannot use {small}: the image must be at least 32x32" in fail(
+        "encode", picture, small, *codes, *tokenizer
+    )
 
 
 # -- models ----------------------------------------------------------------------------------------
@@ -346,11 +384,26 @@ def test_convert_makes_a_released_mllm_loadable(official_weights, model, tmp_pat
     save_file(official_weights, released / "model.safetensors")
     (released / "config.json").write_text(json.dumps(load_reference_settings()))
     train_text_tokenizer(tiny_lines(), released, 320)
-    arguments = ["convert", released, "-o", output, "--tokenizer", f"{model}/unitok"]
+    arguments = ["convert", released, "-o", output, "--tokenizer"]
+    # Codes of another tokenizer mean something else, and nothing would show it.
+    assert "are not those of the tokenizer" in fail(*arguments, f"{model}/unitok")
+    assert not output.exists()
+    arguments.append(save_tokenizer_of(released, tmp_path / "tokenizer"))
     assert succeed(*arguments).stdout == f"wrote the MLLM to {output}\n"
     assert Processor.from_pretrained(output).num_visual_tokens == 256
     assert "2 layers of width 128" in succeed("info", output).stdout
     assert "holds a model already" in fail(*arguments)
+
+
+def save_tokenizer_of(released, folder):
+    """A tokenizer with the codebooks of a released MLLM."""
+    codebooks = read_codebooks(released)
+    sizes = ("num_codebooks", "codebook_size", "codebook_dim")
+    tiny = build_tiny_tokenizer().config
+    tokenizer = UniTok(replace(tiny, width=64, **dict(zip(sizes, codebooks.shape, strict=True))))
+    tokenizer.quantizer.codebooks_KVD.data.copy_(codebooks)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def test_convert_explains_mistakes(tmp_path):
@@ -365,6 +418,33 @@ def test_convert_explains_mistakes(tmp_path):
     assert "no checkpoint that can be read" in fail("convert", broken, "-o", tmp_path / "out")
     assert "no checkpoint that can be read" in fail("convert", tmp_path, "-o", tmp_path / "out")
     assert "is a file; name a folder" in fail("convert", broken, "-o", broken)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("config.json", {"num_codebooks": "x"}, "num_codebooks"),
+        ("config.json", {"num_codebooks": 0}, "num_codebooks must be at least 1, got 0"),
+        ("config.json", {"text_config": 3}, "text_config must describe a llama model, got int"),
+        ("generation_config.json", {"image_sampling": {"heat": 1}}, "must hold guidance_"),
+        ("unitok/config.json", {"drop_path": None}, "drop_path must be from 0"),
+        ("unitok/config.json", {"commitment_weight": "x"}, "commitment_weight must be at least 0"),
+    ],
+)
+def test_damaged_settings_are_one_line(model, tmp_path, file, changes, message):
+    folder = tmp_path / "damaged"
+    shutil.copytree(model, folder)
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(content | changes))
+    assert message in fail("generate", "a", "-o", tmp_path / "a.png", "--model", folder)
+
+
+def test_damaged_weights_are_named(model, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(model, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    assert f"{weights} is no safetensors file" in fail("info", folder)
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -5,12 +5,12 @@ import torch
 from safetensors.torch import save_file
 
 from mllm.convert import (
-    check_layout,
     convert_checkpoint,
     convert_config,
     convert_key,
     convert_state_dict,
     official_layout,
+    read_codebooks,
 )
 from mllm.model import UniTokMLLM
 from tests.mllm.conftest import load_reference_settings
@@ -131,12 +131,6 @@ def test_weights_that_are_not_those_released_are_named(official_weights, tmp_pat
     assert not (tmp_path / "ours").exists()
 
 
-def test_a_long_list_of_problems_is_cut():
-    expected = {f"key{index}": (1,) for index in range(9)}
-    with pytest.raises(ValueError, match="missing key4 and 4 more"):
-        check_layout({}, expected, source="here")
-
-
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no released weights in"):
         convert_checkpoint(tmp_path, tmp_path / "ours")
@@ -149,11 +143,56 @@ def test_an_incomplete_download_is_refused(official_weights, tmp_path):
         convert_checkpoint(tmp_path / "official", tmp_path / "ours")
 
 
+def test_released_files_are_never_replaced(official_weights, tmp_path):
+    folder = tmp_path / "official"
+    write_release(folder, official_weights)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match=r"cannot convert .* into itself"):
+        convert_checkpoint(folder, tmp_path / "x" / ".." / "official", grid=(4, 4), force=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_a_model_is_not_overwritten_by_accident(official_weights, tmp_path):
     write_release(tmp_path / "official", official_weights)
     convert_checkpoint(tmp_path / "official", tmp_path / "ours", grid=(4, 4))
     with pytest.raises(FileExistsError, match="pass --force to overwrite it"):
         convert_checkpoint(tmp_path / "official", tmp_path / "ours", grid=(4, 4))
+
+
+def test_force_leaves_nothing_of_the_model_before(official_weights, reference_model, tmp_path):
+    stale = {key: torch.zeros_like(value) for key, value in official_weights.items()}
+    write_release(tmp_path / "stale", stale)
+    write_release(tmp_path / "official", official_weights, num_shards=2)
+    convert_checkpoint(tmp_path / "stale", tmp_path / "ours", grid=(4, 4))
+    convert_checkpoint(tmp_path / "official", tmp_path / "ours", grid=(4, 4), force=True)
+    # transformers would prefer a single file to shards.
+    model = UniTokMLLM.from_pretrained(tmp_path / "ours")
+    assert torch.equal(model.lm_head.weight, reference_model.lm_head.weight)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_damaged_weights_file_is_named(official_weights, tmp_path, suffix):
+    write_release(tmp_path / "official", official_weights, suffix=suffix)
+    path = next((tmp_path / "official").glob(f"*.{suffix}"))
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=rf"{path.name} .*download it again"):
+        convert_checkpoint(tmp_path / "official", tmp_path / "ours", grid=(4, 4))
+
+
+def test_an_index_that_names_nothing_is_refused(official_weights, tmp_path):
+    write_release(tmp_path / "official", official_weights)
+    (tmp_path / "official" / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"index\.json names no weight files"):
+        convert_checkpoint(tmp_path / "official", tmp_path / "ours", grid=(4, 4))
+
+
+@pytest.mark.parametrize(("num_shards", "suffix"), [(3, "safetensors"), (2, "bin")])
+def test_codebooks_are_read_wherever_they_stand(
+    official_weights, reference_model, tmp_path, num_shards, suffix
+):
+    write_release(tmp_path / "official", official_weights, num_shards=num_shards, suffix=suffix)
+    expected = reference_model.visual_embedder.quantizer.codebooks_KVD
+    assert torch.equal(read_codebooks(tmp_path / "official"), expected)
 
 
 def test_settings_without_sizes_are_refused():

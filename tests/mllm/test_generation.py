@@ -92,6 +92,11 @@ def test_the_official_shortcut_draws_something_else(tiny_model):
     assert not torch.equal(cached, single)
 
 
+def test_an_unknown_projection_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="projection must be cached or single, got 'lonely'"):
+        generate_codes(tiny_model, torch.tensor([[1, 3]]), sampling=GREEDY, projection="lonely")
+
+
 def test_progress_counts_visual_tokens(tiny_model):
     seen = []
     generate_codes(

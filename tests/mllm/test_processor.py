@@ -155,6 +155,11 @@ def test_several_pictures_of_a_user_each_get_a_newline(processor, image):
     ]
 
 
+def test_several_texts_of_a_user_do_not_run_together(processor):
+    row = processor.encode_chat([user("what", PICTURE, "color?", "or", " ", "shape?")])
+    assert processor.tokenizer.decode(row.input_ids) == "USER: what \ncolor? or shape? ASSISTANT:"
+
+
 def test_a_system_message_replaces_that_of_the_template(processor):
     row = processor.encode_chat([{"role": "system", "content": "a star"}, user("red")])
     assert row.input_ids.tolist() == [BOS, *ids_of("a star USER: red ASSISTANT:")]

@@ -1,8 +1,10 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from huggingface_hub.errors import HTTPError
+from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
 
 from unitok.hub import RELEASED_PATTERNS, resolve_model
 
@@ -76,33 +78,74 @@ def test_a_hub_model_is_downloaded_at_its_revision_without_released_weights(tmp_
 
     def download(name, **options):
         asked[name] = options
-        return str(write_model(tmp_path))
+        return str(tmp_path)
 
+    monkeypatch.setattr("unitok.hub.hf_hub_download", fetch_config(tmp_path))
     monkeypatch.setattr("unitok.hub.snapshot_download", download)
     assert resolve("owner/model", revision="v2") == tmp_path
     assert asked == {"owner/model": {"revision": "v2", "ignore_patterns": RELEASED_PATTERNS}}
 
 
-def test_a_hub_model_of_released_files_is_answered_with_the_convert_command(tmp_path, monkeypatch):
-    monkeypatch.setattr("unitok.hub.snapshot_download", lambda name, **options: str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="unitok convert owner/model -o FOLDER"):
+def fetch_config(folder: Path, model_type: str = "unitok"):
+    return lambda name, file, revision: str(write_model(folder, model_type) / file)
+
+
+def refuse_weights(name, **options):
+    raise AssertionError("weights were downloaded")
+
+
+def test_a_hub_model_of_released_files_is_answered_before_they_are_downloaded(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("unitok.hub.snapshot_download", refuse_weights)
+    monkeypatch.setattr("unitok.hub.hf_hub_download", fetch_config(tmp_path, "mini_gemini"))
+    message = "owner/model holds a model of type 'mini_gemini', .*unitok convert owner/model -o"
+    with pytest.raises(ValueError, match=message):
         resolve("owner/model")
 
 
+def test_a_hub_model_without_a_config_is_answered_with_the_convert_command(monkeypatch):
+    def fail(name, file, revision):
+        response: Any = SimpleNamespace(headers={}, request=None)
+        raise RemoteEntryNotFoundError("no such file", response=response)
+
+    monkeypatch.setattr("unitok.hub.snapshot_download", refuse_weights)
+    monkeypatch.setattr("unitok.hub.hf_hub_download", fail)
+    message = r"owner/model has no config\.json; .*unitok convert owner/model -o FOLDER"
+    with pytest.raises(FileNotFoundError, match=message):
+        resolve("owner/model")
+
+
+def test_one_of_several_types_is_taken(tmp_path):
+    folder = write_model(tmp_path, "b")
+    types = ("a", "b")
+    assert resolve_model(folder, nano_folder=tmp_path, expected_type=types) == folder
+    write_model(tmp_path, "c")
+    with pytest.raises(ValueError, match="of type 'c', expected 'a' or 'b'"):
+        resolve_model(folder, nano_folder=tmp_path, expected_type=types)
+
+
+def test_a_revision_of_a_folder_is_refused_instead_of_ignored(tmp_path):
+    with pytest.raises(ValueError, match="revision 'v2' belongs to a hub model"):
+        resolve(write_model(tmp_path), revision="v2")
+    with pytest.raises(ValueError, match="revision 'v2' belongs to a hub model"):
+        resolve("nano", tmp_path, revision="v2")
+
+
 def test_a_failing_network_is_one_sentence(monkeypatch):
-    def fail(name, **options):
+    def fail(name, file, revision):
         raise HTTPError("connection reset")
 
-    monkeypatch.setattr("unitok.hub.snapshot_download", fail)
+    monkeypatch.setattr("unitok.hub.hf_hub_download", fail)
     message = "no reachable hub model called 'owner/model' at revision 'v2'"
     with pytest.raises(FileNotFoundError, match=message):
         resolve("owner/model", revision="v2")
 
 
 def test_a_full_disk_is_not_taken_for_an_unknown_name(monkeypatch):
-    def fail(name, **options):
+    def fail(name, file, revision):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unitok.hub.snapshot_download", fail)
+    monkeypatch.setattr("unitok.hub.hf_hub_download", fail)
     with pytest.raises(OSError, match="No space left on device"):
         resolve("owner/model")
