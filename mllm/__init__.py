@@ -1,7 +1,9 @@
 """A unified multimodal language model on UniTok codes: chat about pictures, and draw them.
 
 The names are imported at their first use: torch and transformers take seconds to load, which
-`unitok --help` need not wait for.
+`unitok --help` need not wait for. So `import mllm` alone registers nothing with transformers:
+`from mllm import UniTokMLLM, Processor` before `AutoConfig`, `AutoModelForImageTextToText` and
+`AutoProcessor` load a model of this kind.
 """
 
 from importlib import import_module

@@ -39,10 +39,12 @@ class TextSettings:
     top_k: int | None = None
     top_p: float | None = None
     seed: int = 0
+    max_images: int = 4  # so that an answer of nothing but pictures ends, too
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        for name in ("max_new_tokens", "max_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         self.build_sampling()  # checks the other values
 
     def build_sampling(self) -> SamplingParams:
@@ -58,6 +60,7 @@ class ChatAnswer:
     text: str
     images: list[Image.Image]  # the pictures it drew, in reading order
     messages: list[Message]  # the conversation with this answer, to go on from
+    notice: str | None = None  # why it ends where the model wanted to draw; None: it did not
 
     def __str__(self) -> str:
         return self.text
@@ -147,9 +150,15 @@ class AnswerWriter:
         self.is_cancelled = is_cancelled
         self.sampler = SeededSampling(settings.build_sampling(), settings.seed)
         self.num_text_tokens = 0
+        self.num_drawn = 0
+        self.notice: str | None = None  # why the answer ends where the model wanted to draw
 
     def write(self, row: Encoded, codes: Tensor | None) -> list[Part]:
-        """The answer to `row`, whose pictures have `codes` (P, L, K), as parts of a message."""
+        """The answer to `row`, whose pictures have `codes` (P, L, K), as parts of a message.
+
+        It ends before a picture that there is no room for, which `notice` says; raises ValueError
+        if nothing was written by then.
+        """
         ids = row.input_ids.to(self.model.device)
         parts: list[Part] = []
         while (room := self._room(ids)) > 0:
@@ -161,12 +170,17 @@ class AnswerWriter:
                 parts.append({"type": "text", "text": streamer.text})
             if ids[-1] != BOI_ID:
                 break
-            self._check_room_for_picture(ids)
+            self.notice = self._refuse_picture(ids)
+            if self.notice is not None:
+                break
             drawn = self.draw(ids, codes)
             parts.append({"type": "image", "image": drawn.picture, "codes": drawn.codes.cpu()})
             self.emit(drawn.picture)
+            self.num_drawn += 1
             codes = drawn.codes[None] if codes is None else torch.cat([codes, drawn.codes[None]])
             ids = torch.cat([ids, ids.new_tensor(self._picture_ids())])
+        if self.notice is not None and not parts:
+            raise ValueError(self.notice)
         return parts
 
     def _write_text(
@@ -199,13 +213,20 @@ class AnswerWriter:
         context = self.processor.context_length - len(ids)
         return min(self.settings.max_new_tokens - self.num_text_tokens, context)
 
-    def _check_room_for_picture(self, ids: Tensor) -> None:
+    def _refuse_picture(self, ids: Tensor) -> str | None:
+        """Why the picture that ids (T,) begin cannot be drawn; None if it can."""
+        if self.num_drawn >= self.settings.max_images:
+            return (
+                f"the answer ends here: it may hold at most {self.settings.max_images} pictures "
+                "(max_images)"
+            )
         context = self.processor.context_length
         if len(ids) + len(self._picture_ids()) > context:
-            raise ValueError(
+            return (
                 f"the conversation is {len(ids)} tokens long, which leaves no room for a picture "
                 f"of {self.processor.num_visual_tokens} in a context of {context}; start a new one"
             )
+        return None
 
     def _picture_ids(self) -> list[int]:
         return [self.processor.image_token_id] * self.processor.num_visual_tokens + [EOI_ID]
@@ -214,13 +235,14 @@ class AnswerWriter:
 class AnswerStream:
     """Text pieces and pictures of an answer while it is written; then `answer` is the whole.
 
-    The model works in a thread of its own; leaving the loop early stops it.
+    The model works in a thread of its own; leaving the loop early stops it. It is read once.
     """
 
     def __init__(self, write: Callable[[Emit, Callable[[], bool]], ChatAnswer]) -> None:
         self._write = write
         self._pieces: queue.Queue[Piece | None] = queue.Queue()
         self._cancelled = threading.Event()
+        self._is_read = False
         self._answer: ChatAnswer | None = None
 
     @property
@@ -230,6 +252,11 @@ class AnswerStream:
         return self._answer
 
     def __iter__(self) -> Iterator[Piece]:
+        if self._is_read:
+            raise RuntimeError(
+                "a stream is read once; its `answer` holds the whole, or ask again for a new one"
+            )
+        self._is_read = True
         with ThreadPoolExecutor(max_workers=1) as executor:
             future = executor.submit(self._run)
             try:

@@ -57,6 +57,7 @@ Dtype = Annotated[
     str | None,
     typer.Option(help="float32, bfloat16 or float16; by default bfloat16 on cuda, else float32."),
 ]
+TokenizerDtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 Recipe = Annotated[
     str,
@@ -100,6 +101,7 @@ def chat(
     top_k: TopK = None,
     top_p: TopP = None,
     seed: Seed = 0,
+    max_images: Annotated[int, typer.Option(min=1, help="Most pictures in one answer.")] = 4,
     model: Model = "nano",
     revision: Revision = None,
     tokenizer: Tokenizer = None,
@@ -120,7 +122,7 @@ def chat(
     from mllm.terminal import answer_question, check_chat_output, run_session
 
     check_chat_output(question, output, force=force)
-    chosen = TextSettings(max_new_tokens, temperature or 0.0, top_k, top_p, seed)
+    chosen = TextSettings(max_new_tokens, temperature or 0.0, top_k, top_p, seed, max_images)
     pipeline = load_pipeline(model, revision, tokenizer=tokenizer, device=device, dtype=dtype)
     session = ChatSession(pipeline, chosen)
     for source in image or []:
@@ -184,6 +186,7 @@ def reconstruct(
     model: TokenizerModel = "nano",
     revision: Revision = None,
     device: Device = "auto",
+    dtype: TokenizerDtype = "float32",
     force: Force = False,
 ) -> None:
     """Encode and decode a picture, show both side by side, print the PSNR.
@@ -194,7 +197,7 @@ def reconstruct(
     """
     from mllm.codec import reconstruct_file
 
-    tokenizer = load_tokenizer(model, revision, device)
+    tokenizer = load_tokenizer(model, revision, device=device, dtype=dtype)
     value = reconstruct_file(tokenizer, image, output=output, recipe=recipe, force=force)
     say(f"PSNR {value:.2f} dB, wrote {output}")
 
@@ -207,6 +210,7 @@ def encode(
     model: TokenizerModel = "nano",
     revision: Revision = None,
     device: Device = "auto",
+    dtype: TokenizerDtype = "float32",
     force: Force = False,
 ) -> None:
     """Turn pictures into one codes file.
@@ -217,7 +221,7 @@ def encode(
     """
     from mllm.codec import encode_files
 
-    tokenizer = load_tokenizer(model, revision, device)
+    tokenizer = load_tokenizer(model, revision, device=device, dtype=dtype)
     with progress_bar("encoding") as progress:
         coded = encode_files(
             tokenizer, images, output=output, recipe=recipe, force=force, progress=progress
@@ -232,6 +236,7 @@ def decode(
     model: TokenizerModel = "nano",
     revision: Revision = None,
     device: Device = "auto",
+    dtype: TokenizerDtype = "float32",
     force: Force = False,
 ) -> None:
     """Turn a codes file back into pictures.
@@ -241,7 +246,7 @@ def decode(
     """
     from mllm.codec import decode_file
 
-    tokenizer = load_tokenizer(model, revision, device)
+    tokenizer = load_tokenizer(model, revision, device=device, dtype=dtype)
     with progress_bar("decoding") as progress:
         paths = decode_file(tokenizer, codes, output=output, force=force, progress=progress)
     say("\n".join(f"wrote {path}" for path in paths))
@@ -306,12 +311,11 @@ def load_pipeline(
     )
 
 
-def load_tokenizer(model: str, revision: str | None, device: str) -> "UniTok":
+def load_tokenizer(model: str, revision: str | None, *, device: str, dtype: str) -> "UniTok":
     announce(f"loading {model}")
-    from mllm.devices import choose_device
-    from unitok.model import UniTok
+    from mllm import image_tokenizer
 
-    return UniTok.from_pretrained(model, revision=revision, device=choose_device(device))
+    return image_tokenizer.load_tokenizer(model, revision=revision, device=device, dtype=dtype)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from unitok.image import preprocess, psnr, to_pil
 from unitok.model import UniTok
 
 Progress = Callable[[int, int], None]  # files done, files in all
-MEMORY_REMEDY = "make the picture smaller, or use device cpu"
+MEMORY_REMEDY = "make the picture smaller, or use dtype bfloat16 or device cpu"
 
 
 def reconstruct_file(
@@ -66,6 +66,7 @@ def encode_files(
         images,
         fingerprint=tokenizer.fingerprint,
         codebook_size=tokenizer.config.codebook_size,
+        dtype=str(tokenizer.dtype).removeprefix("torch."),
     )
     return images
 

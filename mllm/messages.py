@@ -36,6 +36,8 @@ def as_messages(
 def split_system(messages: Sequence[Message]) -> tuple[list[Message], str | None]:
     """The turns of a conversation, checked, and its system message if it has one."""
     turns = list(messages)
+    for message in turns:
+        check_message(message)
     system = None
     if turns and turns[0].get("role") == "system":
         system = " ".join(clean_text(part.get("text", "")) for part in parts_of(turns.pop(0)))
@@ -53,8 +55,17 @@ def split_system(messages: Sequence[Message]) -> tuple[list[Message], str | None
     return turns, system
 
 
+def check_message(message: Message) -> None:
+    if not isinstance(message, Mapping):
+        raise ValueError(
+            'a message must be {"role": ..., "content": ...}, got '
+            f"{str(message)[:80]!r}; a single question is a plain text"
+        )
+
+
 def parts_of(message: Message) -> list[Part]:
     """The content of a message as a list of parts, checked."""
+    check_message(message)
     content = message.get("content")
     if isinstance(content, str):
         return [{"type": "text", "text": content}]

@@ -10,6 +10,7 @@ Shapes: B rows, T sequence length, P pictures of the batch in reading order, L v
 K codebooks, D decoder width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from mllm.config import UniTokMLLMConfig
 from mllm.loss import LossTerms, compute_loss
 from mllm.visual_embedder import VisualEmbedder
 from mllm.visual_head import VisualHead
+from unitok.checkpoint import find_weights, load_folder
+from unitok.fingerprint import fingerprint
 from unitok.hub import resolve_model
 from unitok.projection import ProjectionAttention
 from unitok.quantizer import INIT_SCALE, MultiCodebookQuantizer
@@ -45,6 +48,18 @@ class UniTokMLLMOutput(ModelOutput):
     past_key_values: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+def check_loading_info(info: Mapping[str, Any], folder: Path) -> None:
+    """Refuse weights that did not give every parameter its value."""
+    problems = [f"missing {key}" for key in sorted(info["missing_keys"])]
+    problems += [f"unknown {key}" for key in sorted(info["unexpected_keys"])]
+    problems += [f"misshapen {key}" for key in sorted(map(str, info["mismatched_keys"]))]
+    if problems:
+        raise ValueError(
+            f"the weights in {folder} do not fit its config.json: {'; '.join(problems[:5])}"
+            f" ({len(problems)} problems); save the model again or convert it again"
+        )
 
 
 class UniTokMLLM(PreTrainedModel, GenerationMixin):
@@ -83,7 +98,18 @@ class UniTokMLLM(PreTrainedModel, GenerationMixin):
             num_codebooks=config.num_codebooks,
             codebook_size=config.codebook_size,
         )
+        self._loaded_fingerprint: str | None = None
         self.post_init()  # type: ignore[no-untyped-call]
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the weights in memory.
+
+        Loaded in float16 they keep the name that they have on disk, which their rounding changes.
+        """
+        if self.dtype == torch.float16 and self._loaded_fingerprint:
+            return self._loaded_fingerprint
+        return fingerprint(self.state_dict())
 
     @classmethod
     def from_pretrained(  # type: ignore[override] # fewer named arguments, all handed on
@@ -93,23 +119,24 @@ class UniTokMLLM(PreTrainedModel, GenerationMixin):
 
         Raises ValueError when the weights lack or add anything: nothing starts from fresh weights.
         """
+        if kwargs.get("use_safetensors") is False:
+            raise ValueError(
+                "other weights than safetensors are never unpickled; leave use_safetensors out"
+            )
         folder = resolve_model(
             pretrained_model_name_or_path,
             nano_folder=NANO_FOLDER,
             expected_type=UniTokMLLMConfig.model_type,
             revision=kwargs.pop("revision", None),
         )
+        find_weights(folder)  # says what to do when there are none
         wants_info = kwargs.pop("output_loading_info", False)
-        loaded: Any = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
+        options = {**kwargs, "use_safetensors": True, "output_loading_info": True}
+        loaded: Any = super().from_pretrained(folder, *args, **options)
         model, info = loaded
-        problems = [f"missing {key}" for key in sorted(info["missing_keys"])]
-        problems += [f"unknown {key}" for key in sorted(info["unexpected_keys"])]
-        problems += [f"misshapen {key}" for key in sorted(map(str, info["mismatched_keys"]))]
-        if problems:
-            raise ValueError(
-                f"the weights in {folder} do not fit its config.json: {'; '.join(problems[:5])}"
-                f" ({len(problems)} problems); save the model again or convert it again"
-            )
+        check_loading_info(info, folder)
+        if model.dtype == torch.float16:
+            model._loaded_fingerprint = fingerprint(load_folder(folder))
         return (model, info) if wants_info else model
 
     def adopt_tokenizer(self, quantizer: MultiCodebookQuantizer, *, fingerprint: str) -> None:

@@ -1,5 +1,6 @@
 """What a model's folder holds: sizes, parameters and the weights' fingerprint."""
 
+from collections import Counter
 from math import prod
 from os import PathLike
 from pathlib import Path
@@ -7,17 +8,16 @@ from pathlib import Path
 from torch import Tensor
 
 from mllm.config import UniTokMLLMConfig
+from mllm.image_tokenizer import TOKENIZER_TYPE, find_tokenizer
 from mllm.model import NANO_FOLDER
-from mllm.pipeline import find_tokenizer
-from unitok.checkpoint import load_weights
-from unitok.config import UniTokConfig
+from unitok.checkpoint import find_weights, load_folder
+from unitok.config import PATCH_SIZE, UniTokConfig
 from unitok.fingerprint import fingerprint
 from unitok.hub import CONFIG_FILE, model_type, resolve_model
 from unitok.model import NANO_FOLDER as NANO_TOKENIZER_FOLDER
 
 Rows = list[tuple[str, str]]
 MLLM_TYPE = str(UniTokMLLMConfig.model_type)
-TOKENIZER_TYPE = "unitok"
 
 
 def describe_model(name: str | PathLike[str], *, revision: str | None = None) -> Rows:
@@ -43,7 +43,7 @@ def describe_model(name: str | PathLike[str], *, revision: str | None = None) ->
 def _describe_mllm(folder: Path) -> Rows:
     config = UniTokMLLMConfig.from_pretrained(folder)
     text = config.text_config
-    weights = _load_weights(folder)
+    weights = load_folder(folder)
     rows, columns = config.grid
     return [
         ("model", str(folder)),
@@ -52,7 +52,11 @@ def _describe_mllm(folder: Path) -> Rows:
         ("visual head", f"{config.head_layers} layers of width {text.hidden_size}"),
         ("text vocabulary", str(text.vocab_size)),
         ("context", f"{text.max_position_embeddings} tokens"),
-        ("drawn picture", f"{rows} x {columns} visual tokens of {config.num_codebooks} codes"),
+        (
+            "drawn picture",
+            f"{rows} x {columns} visual tokens of {config.num_codebooks} codes, "
+            f"{columns * PATCH_SIZE} x {rows * PATCH_SIZE} px",
+        ),
         *_describe_weights(weights, folder),
         ("trained on tokenizer", config.tokenizer_fingerprint or "not named"),
     ]
@@ -60,31 +64,36 @@ def _describe_mllm(folder: Path) -> Rows:
 
 def _describe_tokenizer(folder: Path) -> Rows:
     config = UniTokConfig.from_json(folder / CONFIG_FILE)
+    side = config.image_size // PATCH_SIZE
     return [
         ("tokenizer", str(folder)),
-        ("image size", f"{config.image_size} px, {config.num_tokens} visual tokens"),
+        (
+            "image size",
+            f"{config.image_size} x {config.image_size} px, {side} x {side} visual tokens",
+        ),
         (
             "codebooks",
             f"{config.num_codebooks} of {config.codebook_size} entries, {config.codebook_dim} wide",
         ),
         ("encoder, decoder", f"{config.depth} layers of width {config.width}"),
-        *_describe_weights(_load_weights(folder), folder),
+        *_describe_weights(load_folder(folder), folder),
     ]
 
 
 def _describe_weights(weights: dict[str, Tensor], folder: Path) -> Rows:
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    size = sum(path.stat().st_size for path in find_weights(folder))
     dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in weights.values()})
     return [
         ("parameters", f"{sum(prod(value.shape) for value in weights.values()):,}"),
-        ("weights", f"{size / 1e6:,.1f} MB, {', '.join(dtypes)}"),
+        *((f"  {part}", f"{count:,}") for part, count in _count_by_part(weights).items()),
+        ("weights on disk", f"{size / 1e6:,.1f} MB, {', '.join(dtypes)}"),
         ("fingerprint", fingerprint(weights)),
     ]
 
 
-def _load_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder; they are mapped from disk, not read, until someone looks."""
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise FileNotFoundError(f"{folder} has a {CONFIG_FILE}, but no *.safetensors weights")
-    return {key: value for shard in shards for key, value in load_weights(shard).items()}
+def _count_by_part(weights: dict[str, Tensor]) -> dict[str, int]:
+    """Parameters of each part of a model, the largest part first."""
+    counts: Counter[str] = Counter()
+    for key, value in weights.items():
+        counts[key.partition(".")[0].replace("_", " ")] += prod(value.shape)
+    return dict(counts.most_common())

@@ -3,11 +3,13 @@
 A `Pipeline` holds an MLLM, the image tokenizer whose codes it was trained on, and its processor.
 """
 
+import operator
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -30,6 +32,7 @@ from mllm.devices import (
     load_remedy,
 )
 from mllm.generation import Progress, default_sampling, generate_codes
+from mllm.image_tokenizer import TOKENIZER_FOLDER, check_tokenizer, find_tokenizer
 from mllm.messages import Message, Part, as_messages, parts_of
 from mllm.model import NANO_FOLDER, UniTokMLLM
 from mllm.pictures import Picture, read_pixels
@@ -37,12 +40,10 @@ from mllm.processor import Encoded, Processor
 from mllm.progress import count_tokens, part_of_progress, stop_when
 from mllm.sampling import SamplingParams
 from unitok.config import PATCH_SIZE
-from unitok.fingerprint import fingerprint
 from unitok.hub import NANO, push_folder, resolve_model
 from unitok.image import to_pil
 from unitok.model import UniTok
 
-TOKENIZER_FOLDER = "unitok"  # inside an MLLM's folder
 MIN_ANSWER_TOKENS = 16  # a prompt must leave room for so many
 MAX_BATCH_SIZE = 16  # pictures drawn at a time
 
@@ -115,7 +116,7 @@ class Pipeline:
     def fingerprints(self) -> dict[str, str]:
         """Short names of both sets of weights."""
         return {
-            "model_fingerprint": fingerprint(self.model.state_dict()),
+            "model_fingerprint": self.model.fingerprint,
             "tokenizer_fingerprint": self.tokenizer.fingerprint,
         }
 
@@ -283,6 +284,7 @@ class Pipeline:
             text=" ".join(part["text"] for part in parts if part["type"] == "text").strip(),
             images=[part["image"] for part in parts if part["type"] == "image"],
             messages=[*conversation, {"role": "assistant", "content": parts}],
+            notice=writer.notice,
         )
 
     def _draw_in_chat(
@@ -310,39 +312,22 @@ class Pipeline:
         return {**part, **self.encode_picture(part["image"])}
 
 
-def picture_seeds(seed: int | Sequence[int], *, num_prompts: int, num_images: int) -> Sequence[int]:
+def picture_seeds(seed: int | Sequence[int], *, num_prompts: int, num_images: int) -> list[int]:
     """One seed for each picture, prompt by prompt."""
-    if isinstance(seed, int):
-        return [seed + number for _ in range(num_prompts) for number in range(num_images)]
-    if len(seed) != num_prompts * num_images:
+    if not isinstance(seed, Iterable) or getattr(seed, "ndim", 1) == 0:  # a tensor's single number
+        first = as_seed(seed)
+        return [first + number for _ in range(num_prompts) for number in range(num_images)]
+    seeds = [as_seed(each) for each in seed]
+    if len(seeds) != num_prompts * num_images:
         raise ValueError(
-            f"expected {num_prompts * num_images} seeds, one for each picture, got {len(seed)}"
+            f"expected {num_prompts * num_images} seeds, one for each picture, got {len(seeds)}"
         )
-    return seed
+    return seeds
 
 
-def check_tokenizer(model: UniTokMLLM, tokenizer: UniTok) -> None:
-    """Refuse an image tokenizer whose codes mean something else to the model."""
-    expected = model.config.tokenizer_fingerprint
-    if expected is None:
-        own = model.visual_embedder.quantizer.codebooks_KVD
-        theirs = tokenizer.quantizer.codebooks_KVD
-        if own.shape == theirs.shape and torch.equal(
-            own.cpu(), theirs.detach().to(own.dtype).cpu()
-        ):
-            return
-        raise ValueError(
-            "the model names no tokenizer, and the codebooks of the one given are not its own; "
-            "convert the model again together with its tokenizer"
-        )
-    if tokenizer.fingerprint != expected:
-        raise ValueError(
-            f"the model was trained on the codes of tokenizer {expected}, got tokenizer "
-            f"{tokenizer.fingerprint}; name the right one (--tokenizer FOLDER)"
-        )
-
-
-def find_tokenizer(folder: Path) -> str:
-    """The image tokenizer that a model's folder brings along, else the embedded one."""
-    inside = folder / TOKENIZER_FOLDER
-    return str(inside) if inside.is_dir() else NANO
+def as_seed(value: Any) -> int:
+    """An int of whatever holds a whole number, such as those of numpy."""
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"a seed must be a whole number, got {value!r}") from error

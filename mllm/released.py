@@ -3,17 +3,14 @@
 from os import PathLike
 from pathlib import Path
 
-import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from torch import Tensor
 
 from mllm.convert import convert_checkpoint as convert_mllm
 from mllm.convert import read_codebooks
-from mllm.pipeline import TOKENIZER_FOLDER
+from mllm.image_tokenizer import TOKENIZER_FOLDER, check_codebooks
 from mllm.text_tokenizer import TOKENIZER_FILE, TextTokenizer
 from unitok.convert import convert_checkpoint as convert_tokenizer
-from unitok.hub import CONFIG_FILE
+from unitok.hub import CONFIG_FILE, explain_download
 from unitok.model import UniTok
 
 
@@ -64,32 +61,11 @@ def find_released(source: str | PathLike[str], revision: str | None = None) -> P
             "leave the revision out"
         )
     if not path.exists():
-        try:
+        expected = "expected a released .pth file, a folder, or a hub name such as OWNER/NAME"
+        with explain_download(str(source), revision=revision, expected=expected):
             path = Path(snapshot_download(str(source), revision=revision))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise FileNotFoundError(
-                f"no released files at {source} ({type(error).__name__}); expected a .pth file, "
-                "a folder, or a hub name such as OWNER/NAME"
-            ) from error
     checkpoints = sorted(path.glob("*.pth")) if path.is_dir() else []
     if len(checkpoints) > 1:
         names = ", ".join(each.name for each in checkpoints)
         raise ValueError(f"{source} holds several checkpoints; name one of {names}")
     return checkpoints[0] if checkpoints else path
-
-
-def check_codebooks(codebooks_KVD: Tensor, tokenizer: UniTok, *, source: object) -> None:
-    """Refuse a tokenizer whose codes mean something else to the MLLM.
-
-    The MLLM keeps the frozen codebooks that it was trained on, rounded to its own type.
-    """
-    theirs = tokenizer.quantizer.codebooks_KVD.detach()
-    is_same = theirs.shape == codebooks_KVD.shape and torch.equal(
-        theirs.to(codebooks_KVD.dtype), codebooks_KVD
-    )
-    if not is_same:
-        raise ValueError(
-            f"the codebooks of {source}, {tuple(codebooks_KVD.shape)}, are not those of the "
-            f"tokenizer {tokenizer.fingerprint}, {tuple(theirs.shape)}; name the converted "
-            "tokenizer that it was trained on: --tokenizer FOLDER"
-        )

@@ -1,6 +1,8 @@
 """A conversation that goes on: remembers the turns, and pictures for the next question."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
 from PIL import Image
 
@@ -8,6 +10,14 @@ from mllm.answer import Piece, TextSettings
 from mllm.messages import Message, Part, parts_of
 from mllm.pictures import Picture
 from mllm.pipeline import Pipeline
+
+
+@dataclass(frozen=True, eq=False)
+class SessionDrawing:
+    """A picture that the model drew, and what it was asked."""
+
+    picture: Image.Image
+    question: str
 
 
 class ChatSession:
@@ -19,6 +29,7 @@ class ChatSession:
         self.settings = settings or TextSettings()
         self.messages: list[Message] = []
         self.pending: list[Part] = []  # pictures that the next question shows
+        self.notice: str | None = None  # of the last answer, if something kept it from a picture
 
     def add_picture(self, picture: Picture) -> None:
         """Show a picture with the next question; it is read at once."""
@@ -31,6 +42,7 @@ class ChatSession:
         stream = self.pipeline.stream_chat([turn], history=self.messages, settings=self.settings)
         yield from stream
         self.messages = stream.answer.messages
+        self.notice = stream.answer.notice
         self.pending = []
 
     def reset(self) -> None:
@@ -38,15 +50,14 @@ class ChatSession:
         self.messages = []
         self.pending = []
 
-    def last_drawing(self) -> Image.Image | None:
+    def last_drawing(self) -> SessionDrawing | None:
         """The picture that the model drew last."""
-        drawn = [
-            part["image"]
-            for message in self.messages
-            for part in parts_of(message)
-            if message["role"] == "assistant" and part["type"] == "image"
-        ]
-        return drawn[-1] if drawn else None
+        for question, answer in reversed(list(pairwise(self.messages))):
+            drawn = [part["image"] for part in parts_of(answer) if part["type"] == "image"]
+            if answer["role"] == "assistant" and drawn:
+                texts = [part["text"] for part in parts_of(question) if part["type"] == "text"]
+                return SessionDrawing(drawn[-1], " ".join(texts))
+        return None
 
     def transcript(self) -> str:
         """The conversation as plain text."""

@@ -38,9 +38,7 @@ def answer_question(
     if pictures and output is None:
         announce("a picture was drawn; pass -o out.png to keep it")
     elif pictures and output is not None:
-        settings = DrawSettings(len(pictures), session.settings.seed)
-        notes = {"question": question, **build_notes(session.pipeline, settings)}
-        save_png(make_grid(pictures), output, notes=notes)
+        save_png(make_grid(pictures), output, notes=chat_notes(session, question))
         announce(f"wrote {output}")
     elif output is not None:
         announce(f"nothing was drawn, so {output} was not written")
@@ -56,7 +54,15 @@ def print_answer(session: ChatSession, question: str) -> list[Image.Image]:
             pictures.append(piece)
             say(f"[picture {piece.width}x{piece.height}]", end="")
     say("")
+    if session.notice is not None:
+        announce(session.notice)
     return pictures
+
+
+def chat_notes(session: ChatSession, question: str) -> dict[str, object]:
+    """What goes into the PNG of a picture that answers `question`."""
+    settings = DrawSettings(seed=session.settings.seed)
+    return {"question": question, **build_notes(session.pipeline, settings)}
 
 
 def run_session(session: ChatSession) -> None:
@@ -128,7 +134,7 @@ def save(session: ChatSession, target: str) -> None:
         drawing = session.last_drawing()
         if drawing is None:
             raise ValueError("nothing was drawn yet; ask for a drawing first")
-        save_png(drawing, path)
+        save_png(drawing.picture, path, notes=chat_notes(session, drawing.question))
     else:
         with atomic_write(path) as temporary:
             temporary.write_text(session.transcript(), encoding="utf-8")

@@ -8,7 +8,6 @@ interrupted and resumed run ends with the same weights as an undisturbed one.
 import json
 import logging
 import math
-import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -21,13 +20,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from eval.memory import peak_memory_gb
 from train.config import RunConfig
 from unitok.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION_STEPS = 10  # steps 3..10 are timed to plan a budgeted run
-UNTIMED_STEPS = 2  # first steps allocate memory and are slower
+CALIBRATION_STEPS = 10  # of a process, to plan a budgeted run; all but the first two are timed
+UNTIMED_STEPS = 2  # they allocate memory and are slower
 
 
 class LoopConfig(RunConfig):
@@ -124,13 +124,14 @@ class StageLoop:
         if resume:
             self._resume()
         started, first_step = time.monotonic(), self.step
+        timed_from = started
         with StopRequest() as stop:
             for batch in self._batches():
-                if self.step == UNTIMED_STEPS:
+                if self.step == first_step + UNTIMED_STEPS:
                     timed_from = time.monotonic()
                 values = self._train_step(batch)
                 self.step += 1
-                if self.step == CALIBRATION_STEPS and not self.num_steps:
+                if self.step == first_step + CALIBRATION_STEPS and not self.num_steps:
                     self._plan(minutes or 0, time.monotonic() - timed_from)
                 self._report(values, started, first_step)
                 if stop.received:
@@ -177,7 +178,7 @@ class StageLoop:
 
     def _plan(self, minutes: float, seconds: float) -> None:
         per_step = seconds / (CALIBRATION_STEPS - UNTIMED_STEPS)
-        self.num_steps = max(CALIBRATION_STEPS, int(minutes * 60 / per_step))
+        self.num_steps = max(self.step, int(minutes * 60 / per_step))
         logger.info("%s: %d steps of %.2f s planned", self.name, self.num_steps, per_step)
 
     def _report(self, values: dict[str, float], started: float, first_step: int) -> None:
@@ -190,7 +191,7 @@ class StageLoop:
             elapsed = time.monotonic() - started
             speed = (self.step - first_step) / elapsed
             values["samples_per_second"] = speed * self.samples_per_step
-            values["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            values["peak_memory_gb"] = peak_memory_gb()
             minutes_left = max(0, self.num_steps - self.step) / speed / 60
             self._log(values, minutes_left)
         if self.step % config.save_every == 0:

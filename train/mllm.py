@@ -134,7 +134,12 @@ def train_mllm(
         "mllm",
         folder,
         model=model,
-        data=MLLMBatches(processor, SceneCodes(codes), config.mix, seed=config.loop.seed),
+        data=MLLMBatches(
+            processor,
+            SceneCodes(codes, tokenizer_fingerprint=tokenizer.fingerprint),
+            config.mix,
+            seed=config.loop.seed,
+        ),
         compute_losses=training.losses,
         config=config.loop,
         samples_per_step=sum(config.mix.model_dump().values()),

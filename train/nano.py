@@ -50,6 +50,7 @@ class CodesConfig(RunConfig):
 class NanoConfig(RunConfig):
     """The whole recipe."""
 
+    budget_minutes: float = Field(gt=0)  # of training; stages without a number of steps share it
     image_tokenizer_share: float = Field(gt=0, lt=1)
     text: TextConfig
     image_tokenizer: TokenizerConfig
@@ -60,10 +61,9 @@ class NanoConfig(RunConfig):
 class NanoRun:
     """One run folder and the stages that fill it; a stage whose result is there is not repeated."""
 
-    def __init__(self, config: NanoConfig, folder: Path, *, minutes: float, resume: bool) -> None:
+    def __init__(self, config: NanoConfig, folder: Path, *, resume: bool) -> None:
         self.config = config
         self.folder = folder
-        self.minutes = minutes
         self.resume = resume
 
     def train(self) -> Pipeline | None:
@@ -95,7 +95,7 @@ class NanoRun:
         model = train_tokenizer(
             self.config.image_tokenizer,
             self.folder / "image_tokenizer",
-            minutes=self.minutes * self.config.image_tokenizer_share,
+            minutes=self.config.budget_minutes * self.config.image_tokenizer_share,
             resume=self.resume,
         )
         if model is not None:
@@ -126,7 +126,7 @@ class NanoRun:
             text_tokenizer=text_tokenizer,
             tokenizer=image_tokenizer,
             codes=self.folder / "codes.safetensors",
-            minutes=self.minutes * (1 - self.config.image_tokenizer_share),
+            minutes=self.config.budget_minutes * (1 - self.config.image_tokenizer_share),
             resume=self.resume,
         )
         if pipeline is not None:
@@ -135,9 +135,7 @@ class NanoRun:
         return pipeline is not None
 
 
-def start_run(
-    config: Path, overrides: list[str], folder: Path, *, minutes: float, resume: bool
-) -> NanoRun:
+def start_run(config: Path, overrides: list[str], folder: Path, *, resume: bool) -> NanoRun:
     """A new run in an empty folder, or the one in `folder` with the settings saved there."""
     saved = folder / CONFIG_COPY
     if resume:
@@ -145,13 +143,13 @@ def start_run(
             raise FileNotFoundError(f"no run to resume in {folder}; start it without --resume")
         if overrides:
             raise ValueError(f"a resumed run keeps the settings in {saved}; drop {overrides}")
-        return NanoRun(load_config(NanoConfig, saved), folder, minutes=minutes, resume=True)
+        return NanoRun(load_config(NanoConfig, saved), folder, resume=True)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; add --resume to go on, or name another folder")
     resolved = load_config(NanoConfig, config, overrides)
     folder.mkdir(parents=True, exist_ok=True)
     save_config(resolved, saved)
-    return NanoRun(resolved, folder, minutes=minutes, resume=False)
+    return NanoRun(resolved, folder, resume=False)
 
 
 @app.command(
@@ -163,7 +161,9 @@ def main(
         list[str] | None, typer.Argument(help="Settings, such as mllm.loop.lr=5e-4")
     ] = None,
     output: Annotated[Path, typer.Option("-o", help="Run folder")] = Path("runs/nano"),
-    budget: Annotated[float, typer.Option(help="Training time in minutes", min=0.5)] = 180,
+    budget: Annotated[
+        float | None, typer.Option(help="Training time in minutes; by default the recipe's")
+    ] = None,
     config: Annotated[Path, typer.Option(help="YAML recipe")] = DEFAULT_CONFIG,
     items: Annotated[int, typer.Option(help="Held-out items per score")] = DEFAULT_ITEMS,
     resume: Annotated[bool, typer.Option(help="Go on with the run in the folder")] = False,
@@ -172,8 +172,9 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
     started = time.monotonic()
+    changes = [*(overrides or []), *([] if budget is None else [f"budget_minutes={budget}"])]
     try:
-        run = start_run(config, overrides or [], output, minutes=budget, resume=resume)
+        run = start_run(config, changes, output, resume=resume)
         pipeline = run.train()
     except (ValueError, OSError, RuntimeError) as error:
         announce(f"error: {error}")

@@ -1,11 +1,13 @@
 """Training batches of drawn scenes, each a function of the step number alone."""
 
+import hashlib
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -23,8 +25,9 @@ from unitok.model import UniTok
 from unitok.text import build_text_tokenizer
 
 UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt, for guidance
-DESCRIPTION_SHARE = 0.15  # of the question rows also describe the picture
+DESCRIPTION_SHARE = 0.5  # of the question rows also describe the picture: many facts in one answer
 MAX_QUESTIONS = 5  # about one picture: attention over long rows costs more than it teaches
+NUM_FINGERPRINTED = 32  # training scenes that tell whether the drawn world is still the same
 ENCODE_CHUNK = 2048  # pictures between two reports of progress
 
 
@@ -71,7 +74,9 @@ class TokenizerBatches(Dataset[tuple[Tensor, Tensor]]):
 class SceneCodes:
     """Codes of the training pictures, extracted once: uint16 on disk, int64 (L, K) when read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, tokenizer_fingerprint: str) -> None:
+        """Raises ValueError for codes of another tokenizer, or of scenes that changed since."""
+        check_codes_origin(path, tokenizer_fingerprint)
         tensors = load_file(path)
         self.examples = tensors["examples"]  # (N, L, K)
         self.dialogue_pictures = tensors["dialogue_pictures"]  # (M, L, K)
@@ -107,8 +112,28 @@ def extract_scene_codes(
         "dialogue_pictures": encode_scenes(tokenizer, scenes).to(torch.uint16),
         "dialogue_ends": ends,
     }
+    origin = {"tokenizer_fingerprint": tokenizer.fingerprint, "scenes": scenes_fingerprint()}
     with atomic_write(path) as temporary:
-        save_file(codes, temporary, metadata={"tokenizer_fingerprint": tokenizer.fingerprint})
+        save_file(codes, temporary, metadata=origin)
+
+
+def scenes_fingerprint() -> str:
+    """Short name of what the training indices stand for: it changes with the drawn world."""
+    content = [(training_example(i), training_dialogue(i)) for i in range(NUM_FINGERPRINTED)]
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+def check_codes_origin(path: Path, tokenizer_fingerprint: str) -> None:
+    """Raise ValueError unless the codes in `path` belong to this tokenizer and these scenes."""
+    with safe_open(path, "pt") as file:
+        origin = file.metadata() or {}
+    expected = {"tokenizer_fingerprint": tokenizer_fingerprint, "scenes": scenes_fingerprint()}
+    for name, value in expected.items():
+        if origin.get(name) != value:
+            raise ValueError(
+                f"{path} was extracted with {name} {origin.get(name)}, expected {value}; delete "
+                "the file to extract the codes again"
+            )
 
 
 class BatchMix(RunConfig):

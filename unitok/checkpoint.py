@@ -7,6 +7,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from unitok.hub import RELEASED_SUFFIXES, convert_hint
+
 MAX_NAMED = 5  # problems that an error message lists
 
 Layout = dict[str, tuple[int, ...]]  # name -> shape
@@ -26,6 +28,23 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             f"{path} is no safetensors file, or a damaged one ({error}); save or download the "
             "model again"
         ) from error
+
+
+def find_weights(folder: Path) -> list[Path]:
+    """The safetensors files of a saved model: one, or its shards."""
+    for pattern in ("model.safetensors", "model*.safetensors"):
+        if found := sorted(folder.glob(pattern)):
+            return found
+    is_released = any(path.suffix in RELEASED_SUFFIXES for path in folder.iterdir())
+    remedy = convert_hint(folder) if is_released else "save or download the model again"
+    raise FileNotFoundError(f"{folder} holds no model*.safetensors; {remedy}")
+
+
+def load_folder(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a saved model; they are mapped from disk, not read, until someone looks."""
+    return {
+        key: value for path in find_weights(folder) for key, value in load_weights(path).items()
+    }
 
 
 def check_keys(

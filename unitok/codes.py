@@ -1,8 +1,8 @@
 """Codes files: what the tokenizer makes of images, with all that is needed to decode them again.
 
 A codes file is a safetensors file with one uint16 tensor (L, K) per image. Its metadata hold the
-format version, the fingerprint of the tokenizer, the codebook size, and name and grid of every
-image. Images may differ in their grids.
+format version, the fingerprint of the tokenizer and the precision it ran in, the codebook size,
+and name and grid of every image. Images may differ in their grids.
 
 Shapes: L visual tokens (h*w, row-major), K codebooks.
 """
@@ -63,6 +63,7 @@ class CodesFile:
     images: tuple[ImageCodes, ...]
     fingerprint: str  # of the tokenizer that wrote the codes
     codebook_size: int  # V; every code is below it
+    dtype: str | None = None  # that the tokenizer ran in; None: the file does not say
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -87,9 +88,10 @@ def save_codes(
     *,
     fingerprint: str,
     codebook_size: int,
+    dtype: str | None = None,
 ) -> None:
     """Write a codes file in one step, replacing what was at `path`."""
-    content = CodesFile(tuple(images), fingerprint, codebook_size)
+    content = CodesFile(tuple(images), fingerprint, codebook_size, dtype)
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -98,6 +100,8 @@ def save_codes(
         "names": json.dumps([image.name for image in content.images]),
         "grids": json.dumps([image.grid for image in content.images]),
     }
+    if dtype is not None:
+        metadata["dtype"] = dtype
     tensors = {
         _tensor_name(number): image.codes.cpu().to(torch.uint16).contiguous()
         for number, image in enumerate(content.images)
@@ -177,7 +181,12 @@ def _read(path: Path, file: Any, metadata: dict[str, str]) -> CodesFile:
             ImageCodes(_read_tensor(file, key), (int(grid[0]), int(grid[1])), str(name))
             for key, grid, name in zip(expected, grids, names, strict=True)
         )
-        return CodesFile(images, metadata["fingerprint"], int(metadata["codebook_size"]))
+        return CodesFile(
+            images,
+            metadata["fingerprint"],
+            int(metadata["codebook_size"]),
+            metadata.get("dtype"),
+        )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{path} is a damaged codes file: {error}") from error
 

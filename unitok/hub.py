@@ -1,6 +1,7 @@
 """From a model's name to its folder on disk: the embedded nano, a folder, or a hub name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
@@ -16,7 +17,8 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 from unitok.files import read_json
 
 NANO = "nano"
-RELEASED_PATTERNS = ["*.pth", "*.pt", "*.bin"]  # never loaded as they are, so never downloaded
+RELEASED_SUFFIXES = (".pth", ".pt", ".bin")  # never loaded as they are, so never downloaded
+RELEASED_PATTERNS = [f"*{suffix}" for suffix in RELEASED_SUFFIXES]
 CONFIG_FILE = "config.json"
 
 
@@ -74,22 +76,33 @@ def model_type(folder: Path) -> str:
     return str(read_json(folder / CONFIG_FILE).get("model_type"))
 
 
-def _download(name: str, types: tuple[str, ...], revision: str | None) -> Path:
-    """The folder of a hub model, whose config.json is looked at before its weights are fetched."""
+@contextmanager
+def explain_download(name: str, *, revision: str | None, expected: str) -> Iterator[None]:
+    """Turn the hub's errors about a name into one FileNotFoundError that ends with `expected`.
+
+    Errors of this machine, such as a full disk, stay what they are.
+    """
     try:
-        config = Path(hf_hub_download(name, CONFIG_FILE, revision=revision))
-        _check_type(config, name, types)
-        return Path(snapshot_download(name, revision=revision, ignore_patterns=RELEASED_PATTERNS))
+        yield
     except HFValidationError as error:
-        raise FileNotFoundError(f"no model called {name!r}; {_expected()}") from error
-    except RemoteEntryNotFoundError as error:
-        raise FileNotFoundError(_no_config(name)) from error
+        raise FileNotFoundError(f"no model called {name!r}; {expected}") from error
     except (HTTPError, LocalEntryNotFoundError) as error:
         where = f"{name!r} at revision {revision!r}" if revision else f"{name!r}"
         raise FileNotFoundError(
             f"no folder and no reachable hub model called {where} "
-            f"({type(error).__name__}); {_expected()}"
+            f"({type(error).__name__}); {expected}"
         ) from error
+
+
+def _download(name: str, types: tuple[str, ...], revision: str | None) -> Path:
+    """The folder of a hub model, whose config.json is looked at before its weights are fetched."""
+    with explain_download(name, revision=revision, expected=_expected()):
+        try:
+            config = Path(hf_hub_download(name, CONFIG_FILE, revision=revision))
+        except RemoteEntryNotFoundError as error:
+            raise FileNotFoundError(_no_config(name)) from error
+        _check_type(config, name, types)
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=RELEASED_PATTERNS))
 
 
 def _expected() -> str:

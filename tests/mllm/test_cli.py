@@ -18,6 +18,7 @@ from tests.mllm.conftest import load_reference_settings
 from tests.mllm.tiny_pipeline import build_tiny_pipeline, build_tiny_tokenizer, make_model_say
 from tests.mllm.tiny_text import tiny_lines
 from train.text_tokenizer import train_text_tokenizer
+from unitok.codes import load_codes
 from unitok.model import UniTok
 
 EOS, BOI = 2, 3
@@ -116,6 +117,24 @@ def test_a_picture_in_the_answer_keeps_what_it_was_made_from(scripted, tmp_path)
     notes = read_notes(tmp_path / "drawn.png")
     assert (notes["question"], notes["seed"], notes["guidance_scale"]) == ("draw", "5", "3.0")
     assert re.fullmatch(r"\w{16}", notes["model_fingerprint"])
+
+
+def test_a_saved_drawing_of_a_session_keeps_the_same_notes(scripted, tmp_path):
+    scripted(BOI, EOS)
+    succeed("chat", "draw a star", "-o", tmp_path / "asked.png", "--seed", 5)
+    scripted("red", EOS, BOI, EOS, "blue", EOS)
+    lines = ["what?", "draw a star", "and now?", f"/save {tmp_path / 'saved.png'}"]
+    succeed("chat", "--seed", 5, stdin="\n".join(lines))
+    notes = read_notes(tmp_path / "saved.png")
+    assert notes == read_notes(tmp_path / "asked.png")
+    assert (notes["question"], notes["seed"]) == ("draw a star", "5")
+
+
+def test_an_answer_that_may_draw_no_more_says_so_beside_it(scripted):
+    scripted(*[BOI] * 9)
+    result = succeed("chat", "draw", "--max-images", 2)
+    assert result.stdout == "[picture 32x32]" * 2 + "\n"
+    assert "at most 2 pictures" in result.stderr
 
 
 def test_several_pictures_in_the_answer_become_a_grid(scripted, tmp_path):
@@ -312,6 +331,34 @@ def test_decode_of_encode_gives_the_reconstructions(model, picture, tmp_path):
     assert "exists already" in fail("decode", codes, "-o", folder, *tokenizer)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_tokenizer_runs_in_the_precision_asked_for(model, picture, tmp_path, dtype):
+    codes, folder = tmp_path / "codes.safetensors", tmp_path / "pictures"
+    options = ["--model", f"{model}/unitok", "--device", "cpu"]
+    succeed("encode", picture, "-o", codes, *options, "--dtype", dtype)
+    assert load_codes(codes).dtype == dtype
+    # The same weights in any precision: their codes stay readable.
+    succeed("decode", codes, "-o", folder, *options, "--dtype", dtype)
+    succeed("decode", codes, "-o", folder, *options, "--force")
+    result = succeed("reconstruct", picture, "-o", folder / "r.png", *options, "--dtype", dtype)
+    assert re.match(r"PSNR \d+\.\d\d dB", result.stdout)
+    succeed("encode", picture, "-o", codes, *options, "--force")
+    assert load_codes(codes).dtype == "float32"
+    for command in (["encode", picture], ["decode", codes], ["reconstruct", picture]):
+        line = fail(*command, "-o", tmp_path / "x.png", *options, "--dtype", "int3")
+        assert "dtype must be one of" in line
+
+
+def test_a_tokenizer_that_does_not_fit_says_what_would(model, picture, tmp_path, monkeypatch):
+    def fill_up(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(UniTok, "from_pretrained", fill_up)
+    arguments = ["-o", tmp_path / "c.png", "--model", f"{model}/unitok"]
+    line = fail("encode", picture, *arguments)
+    assert re.search(r"out of GPU memory while loading .*; its files are .* bfloat16", line)
+
+
 def test_tokenizer_commands_explain_mistakes(model, picture, tmp_path):
     tokenizer = ["--model", f"{model}/unitok"]
     broken, text = tmp_path / "broken.safetensors", tmp_path / "a.txt"
@@ -352,6 +399,21 @@ def test_info_names_sizes_and_fingerprints_of_model_and_tokenizer(model):
     for name in ("decoder", "codebooks", "parameters", "fingerprint", "context"):
         assert re.search(rf"^{name} ", output, re.MULTILINE), name
     assert "4 of 32 entries, 4 wide" in output
+    assert "2 x 2 visual tokens of 4 codes, 32 x 32 px" in output
+    assert re.search(r"^image size +32 x 32 px, 2 x 2 visual tokens", output, re.MULTILINE)
+    pipeline = build_tiny_pipeline()
+    for net, part in (
+        (pipeline.model, "decoder"),
+        (pipeline.model, "visual_head"),
+        (pipeline.model, "visual_embedder"),
+        (pipeline.tokenizer, "encoder"),
+        (pipeline.tokenizer, "decoder"),
+        (pipeline.tokenizer, "text_encoder"),
+    ):
+        weights = getattr(net, part).state_dict().values()
+        count = f"{sum(value.numel() for value in weights):,}"
+        assert re.search(rf"^  {part.replace('_', ' ')} +{count}$", output, re.MULTILINE), part
+    assert output.count("float32") == 2
     fingerprints = build_tiny_pipeline().fingerprints()
     assert output.count(fingerprints["model_fingerprint"]) == 1
     assert output.count(fingerprints["tokenizer_fingerprint"]) == 2
@@ -412,7 +474,10 @@ def test_convert_explains_mistakes(tmp_path):
     (tmp_path / "mllm").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "config.json").write_text(json.dumps({}))
-    assert "no released files at" in fail("convert", tmp_path / "x.pth", "-o", tmp_path / "out")
+    assert re.search(
+        r"no model called .*x\.pth'; expected a released \.pth file, a folder, or a hub name",
+        fail("convert", tmp_path / "x.pth", "-o", tmp_path / "out"),
+    )
     assert "--tokenizer FOLDER" in fail("convert", tmp_path / "mllm", "-o", tmp_path / "out")
     assert "holds a model already" in fail("convert", broken, "-o", tmp_path / "full")
     assert "no checkpoint that can be read" in fail("convert", broken, "-o", tmp_path / "out")

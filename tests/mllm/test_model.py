@@ -184,3 +184,14 @@ def test_bfloat16_comes_close(tiny_model):
     error = (logits.float() - expected)[is_token].norm() / expected[is_token].norm()
     # Measured 0.025.
     assert error < 0.05, error
+
+
+def test_weights_that_would_have_to_be_unpickled_are_not_read(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    torch.save(tiny_model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"never unpickled; leave use_safetensors out"):
+        UniTokMLLM.from_pretrained(tmp_path, use_safetensors=False)
+    (tmp_path / "model.safetensors").unlink()
+    message = r"holds no model\*\.safetensors; .* converted first: unitok convert .* -o FOLDER"
+    with pytest.raises(FileNotFoundError, match=message):
+        UniTokMLLM.from_pretrained(tmp_path)

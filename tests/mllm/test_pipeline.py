@@ -1,6 +1,7 @@
 import json
 import time
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,8 +12,8 @@ from mllm.answer import TextSettings
 from mllm.devices import choose_device, choose_dtype, explain_out_of_memory
 from mllm.drawings import DrawingJob, DrawSettings, draw_prompts
 from mllm.generation import generate_codes
+from mllm.image_tokenizer import check_tokenizer
 from mllm.pictures import example_path
-from mllm.pipeline import check_tokenizer
 from mllm.session import ChatSession
 from tests.mllm.tiny_pipeline import build_tiny_pipeline, build_tiny_tokenizer, make_model_say
 
@@ -143,11 +144,43 @@ def test_a_conversation_goes_on_after_a_drawing(pipeline):
     assert second.images == []
 
 
-def test_a_chat_without_room_for_a_picture_says_so(pipeline):
-    make_model_say(pipeline, *["a"] * 200, BOI)
+def test_text_that_leaves_no_room_for_a_picture_is_kept_and_the_answer_says_so(pipeline):
     make_model_say(pipeline, *([pipeline.processor.tokenizer.encode("a")[0]] * 88), BOI)
+    answer = pipeline.chat("a")
+    assert answer.text.count("a") == 88
+    assert answer.images == []
+    assert "leaves no room for a picture of 4 in a context of 96" in answer.notice
+    assert pipeline.processor.encode_chat(answer.messages)
+
+
+def test_a_chat_with_nothing_but_a_picture_without_room_is_refused(pipeline, monkeypatch):
+    monkeypatch.setattr("mllm.pipeline.MIN_ANSWER_TOKENS", 1)
+    make_model_say(pipeline, BOI)
+    question = "a" + " a" * 85
     with pytest.raises(ValueError, match="leaves no room for a picture of 4 in a context of 96"):
-        pipeline.chat("a")
+        pipeline.chat(question)
+
+
+def test_a_model_that_draws_without_end_is_stopped(pipeline):
+    make_model_say(pipeline, *["a star", BOI] * 20)
+    answer = pipeline.chat("draw")
+    assert len(answer.images) == TextSettings().max_images == 4
+    assert answer.text == " ".join(["a star"] * 5)
+    assert answer.notice == "the answer ends here: it may hold at most 4 pictures (max_images)"
+    make_model_say(pipeline, BOI, BOI, EOS)
+    assert len(pipeline.chat("draw", max_images=1).images) == 1
+    make_model_say(pipeline, BOI, EOS)
+    answer = pipeline.chat("draw", max_images=1)
+    assert (len(answer.images), answer.notice) == (1, None)
+
+
+def test_a_stream_is_read_once(pipeline):
+    make_model_say(pipeline, "a star", EOS)
+    stream = pipeline.stream_chat("what?")
+    list(stream)
+    with pytest.raises(RuntimeError, match=r"a stream is read once; .* ask again"):
+        list(stream)
+    assert stream.answer.text == "a star"
 
 
 def test_leaving_a_stream_early_stops_the_model(pipeline):
@@ -175,9 +208,8 @@ def test_leaving_a_stream_while_it_draws_stops_the_drawing(pipeline, monkeypatch
 
 
 def test_an_error_while_streaming_reaches_the_reader(pipeline):
-    make_model_say(pipeline, *([pipeline.processor.tokenizer.encode("a")[0]] * 88), BOI)
-    with pytest.raises(ValueError, match="leaves no room for a picture"):
-        list(pipeline.stream_chat("a"))
+    with pytest.raises(ValueError, match="tokens long, but may be at most"):
+        list(pipeline.stream_chat("star " * 200))
 
 
 def test_a_chat_prompt_beyond_the_context_is_refused_with_both_lengths(pipeline):
@@ -193,6 +225,7 @@ def test_a_chat_prompt_beyond_the_context_is_refused_with_both_lengths(pipeline)
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"temperature": -1}, "temperature must be at least 0, got -1"),
         ({"top_p": 2.0}, r"top_p must be in \(0, 1\], or None, got 2.0"),
+        ({"max_images": 0}, "max_images must be at least 1, got 0"),
     ],
 )
 def test_bad_text_settings_are_refused(values, message):
@@ -207,6 +240,16 @@ def test_pictures_of_whole_messages_must_name_what_to_show(pipeline):
         pipeline.chat([{"role": "user", "content": "a"}], image="a.png")
 
 
+def test_texts_in_place_of_messages_are_explained(pipeline):
+    message = r'a message must be \{"role": ..., "content": ...\}, got \'hello\''
+    with pytest.raises(ValueError, match=message):
+        pipeline.chat(["hello"])
+    with pytest.raises(ValueError, match=message):
+        pipeline.chat("what?", history=["hello"])
+    with pytest.raises(ValueError, match=message):
+        pipeline.processor.encode_chat(["hello"])
+
+
 # -- drawing ---------------------------------------------------------------------------------------
 
 
@@ -219,6 +262,19 @@ def test_the_same_seed_draws_the_same_picture_in_any_batch(pipeline):
     assert as_bytes(together) == as_bytes(in_pairs)
     assert as_bytes(together)[4] == as_bytes(alone)[0]
     assert len(set(as_bytes(together))) == 6
+
+
+def test_seeds_are_whole_numbers_of_any_kind(pipeline):
+    expected = as_bytes(pipeline.generate_images("a star", num_images=2, seed=3))
+    for seed in (np.int64(3), torch.tensor(3), [3, np.int32(4)], np.array([3, 4])):
+        drawn = pipeline.generate_images("a star", num_images=2, seed=seed)
+        assert as_bytes(drawn) == expected
+    with pytest.raises(ValueError, match=r"a seed must be a whole number, got 0\.5"):
+        pipeline.generate_images("a star", seed=0.5)
+    with pytest.raises(ValueError, match=r"a seed must be a whole number, got None"):
+        pipeline.generate_images("a star", num_images=2, seed=[1, None])
+    with pytest.raises(ValueError, match="expected 2 seeds, one for each picture, got 3"):
+        pipeline.generate_images("a star", num_images=2, seed=[1, 2, 3])
 
 
 def test_sampling_settings_come_from_the_model_unless_given(pipeline):
@@ -285,6 +341,17 @@ def test_save_and_load_give_the_same_answers_and_pictures(pipeline, picture, tmp
     drawn = [as_bytes(pipe.generate_images("a star", num_images=1)) for pipe in (pipeline, loaded)]
     assert asked[0] == asked[1]
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_fingerprints_are_those_on_disk_in_any_precision(pipeline, tmp_path, dtype):
+    with torch.no_grad():
+        # Halfway between two float16 numbers and just above halfway between two bfloat16 ones:
+        # rounded to float16 first, it becomes another bfloat16 number.
+        pipeline.model.lm_head.weight.fill_(1 + 2**-8 + 2**-14)
+    pipeline.save_pretrained(tmp_path)
+    loaded = Pipeline.from_pretrained(tmp_path, device="cpu", dtype=dtype)
+    assert loaded.fingerprints() == pipeline.fingerprints()
 
 
 def test_the_processor_loads_through_transformers(pipeline, tmp_path):
@@ -365,7 +432,8 @@ def test_a_session_remembers_turns_and_pictures(pipeline, picture):
     assert session.pending == []
     assert session.last_drawing() is None
     assert [type(piece) for piece in session.ask("a star")] == [Image.Image]
-    assert session.last_drawing().size == (32, 32)
+    assert session.last_drawing().picture.size == (32, 32)
+    assert session.last_drawing().question == "a star"
     assert session.transcript() == (
         "user: [picture] what color?\nassistant: red\nuser: a star\nassistant: [picture]\n"
     )

@@ -101,6 +101,14 @@ def test_a_budget_is_turned_into_steps_once(tmp_path: Path) -> None:
     assert resumed.step == CALIBRATION_STEPS
 
 
+def test_a_run_stopped_before_its_plan_is_planned_when_it_goes_on(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"steps": None})
+    assert not build_loop(tmp_path, config=config, sample=stop_at(4)).run(minutes=1e-9)
+    resumed = build_loop(tmp_path, config=config)
+    assert resumed.run(minutes=1e-9, resume=True)
+    assert resumed.step == 4 + CALIBRATION_STEPS
+
+
 def test_neither_steps_nor_budget_is_an_error(tmp_path: Path) -> None:
     loop = build_loop(tmp_path, config=CONFIG.model_copy(update={"steps": None}))
     with pytest.raises(ValueError, match="needs steps or a budget in minutes"):

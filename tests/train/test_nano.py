@@ -8,10 +8,11 @@ import torch
 from typer.testing import CliRunner
 
 from mllm.pipeline import Pipeline
-from train import embed
+from train import embed, scene_data
 from train.config import load_config
 from train.nano import DEFAULT_CONFIG, NanoConfig, app, start_run
 from unitok.config import PRESETS
+from unitok.model import UniTok
 
 TINY = [
     "text.num_examples=40",
@@ -66,24 +67,24 @@ def test_the_recipe_leaves_a_model_and_its_scores(finished: Path) -> None:
 
 def test_a_run_cut_short_and_resumed_gives_the_same_weights(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "again"
-    run = start_run(DEFAULT_CONFIG, TINY, folder, minutes=1, resume=False)
+    run = start_run(DEFAULT_CONFIG, TINY, folder, resume=False)
     run.train()
     for stage in ("image_tokenizer", "mllm"):  # as if killed after the first checkpoint
         (folder / stage / "checkpoints" / "step_000004.pt").unlink()
     for result in ("unitok/model.safetensors", "mllm_model/model.safetensors"):
         (folder / result).unlink()
-    start_run(DEFAULT_CONFIG, [], folder, minutes=1, resume=True).train()
+    start_run(DEFAULT_CONFIG, [], folder, resume=True).train()
     expected, got = weights(finished), weights(folder)
     assert all(torch.equal(expected[key], got[key]) for key in expected)
 
 
 def test_a_folder_in_use_and_a_missing_run_are_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not empty; add --resume"):
-        start_run(DEFAULT_CONFIG, [], finished, minutes=1, resume=False)
+        start_run(DEFAULT_CONFIG, [], finished, resume=False)
     with pytest.raises(ValueError, match="keeps the settings"):
-        start_run(DEFAULT_CONFIG, ["mllm.text_weight=2"], finished, minutes=1, resume=True)
+        start_run(DEFAULT_CONFIG, ["mllm.text_weight=2"], finished, resume=True)
     with pytest.raises(FileNotFoundError, match="no run to resume"):
-        start_run(DEFAULT_CONFIG, [], tmp_path / "none", minutes=1, resume=True)
+        start_run(DEFAULT_CONFIG, [], tmp_path / "none", resume=True)
 
 
 def test_a_typo_ends_with_one_line(tmp_path: Path) -> None:
@@ -112,3 +113,21 @@ def test_a_finished_run_can_be_embedded(
 def test_the_shipped_recipe_is_valid() -> None:
     config = load_config(NanoConfig, DEFAULT_CONFIG)
     assert config.image_tokenizer.model == PRESETS["nano"]
+
+
+def test_a_budget_is_kept_for_the_resumed_run(tmp_path: Path) -> None:
+    start_run(DEFAULT_CONFIG, ["budget_minutes=7"], tmp_path / "run", resume=False)
+    assert start_run(DEFAULT_CONFIG, [], tmp_path / "run", resume=True).config.budget_minutes == 7
+
+
+def test_codes_of_another_tokenizer_or_world_are_refused(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = finished / "codes.safetensors"
+    own = UniTok.from_pretrained(finished / "unitok").fingerprint
+    assert len(scene_data.SceneCodes(path, tokenizer_fingerprint=own).examples) == 20
+    with pytest.raises(ValueError, match=r"tokenizer_fingerprint \w+, expected other; delete"):
+        scene_data.SceneCodes(path, tokenizer_fingerprint="other")
+    monkeypatch.setattr(scene_data, "training_example", lambda index: index)
+    with pytest.raises(ValueError, match=r"extracted with scenes \w+, expected"):
+        scene_data.SceneCodes(path, tokenizer_fingerprint=own)
