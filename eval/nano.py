@@ -1,19 +1,24 @@
 """The embedded model's scores on the held-out drawn world, printed and stored as JSON."""
 
 import json
+import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
+from PIL import Image
 from rich.table import Table
 
 from eval.memory import peak_memory_gb
 from eval.scene_questions import KINDS
 from eval.scene_scores import Rates, score_drawings, score_questions, score_reconstruction
 from eval.scene_text import TASKS
+from eval.scenes import render, scene_for
 from mllm.console import (
     USER_ERRORS,
     announce,
@@ -21,6 +26,7 @@ from mllm.console import (
     out,
     progress_bar,
     quiet_libraries,
+    say,
 )
 from mllm.generation import default_sampling
 from mllm.pipeline import Pipeline
@@ -28,6 +34,7 @@ from unitok.files import atomic_write, check_output
 
 DEFAULT_ITEMS = 1020  # a multiple of the six tasks and the six kinds
 MIN_GAIN = 20  # points; what a shuffle costs less than this was answered from priors
+NUM_TIMED = 5
 COMMAND = "python -m eval.nano"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -98,10 +105,35 @@ def measure(pipeline: Pipeline, items: ScoreItems) -> NanoScores:
         **pipeline.fingerprints(),
         "items": asdict(items),
         "image_sampling": asdict(default_sampling(pipeline.model)),
+        "speed": measure_speed(pipeline),
         "minutes": round((time.monotonic() - started) / 60, 1),
         "peak_memory_gb": round(peak_memory_gb(), 2),
     }
     return NanoScores(reconstruction, questions, drawings, by_count, settings)
+
+
+def measure_speed(pipeline: Pipeline) -> dict[str, float]:
+    """Median seconds of one chat answer about a picture, and of four pictures of one prompt."""
+    picture = Image.fromarray(render(scene_for("held_out", 0), pipeline.image_size))
+    return {
+        "chat_answer_seconds": median_seconds(
+            lambda: pipeline.chat("how many objects are there?", picture, max_new_tokens=16)
+        ),
+        "four_pictures_seconds": median_seconds(
+            lambda: pipeline.generate_images("a red circle left of a blue square", num_images=4)
+        ),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def median_seconds(task: Callable[[], object]) -> float:
+    """Of some runs after one that warms up."""
+    seconds = []
+    for _ in range(NUM_TIMED + 1):
+        started = time.monotonic()
+        task()
+        seconds.append(time.monotonic() - started)
+    return round(statistics.median(seconds[1:]), 2)
 
 
 def write_scores(scores: NanoScores, path: Path) -> None:
@@ -173,6 +205,12 @@ def main(
         complain(error)
         raise typer.Exit(1) from error
     out.print(score_table(scores))
+    speed = scores.settings["speed"]
+    say(
+        f"once loaded: {speed['chat_answer_seconds']} s a chat answer, "
+        f"{speed['four_pictures_seconds']} s four pictures, on {speed['threads']} threads; "
+        f"peak memory {scores.settings['peak_memory_gb']} GB"
+    )
     for name in priors_only(scores):
         announce(f"answered from priors, does not count: {name}")
 

@@ -53,6 +53,7 @@ def test_what_was_measured_is_stored_and_read_back_by_the_demo(tmp_path):
     assert set(content["questions"]) == {"all", *KINDS}
     assert set(content["drawings"]) == {"all", *TASKS}
     assert content["peak_memory_gb"] > 0
+    assert content["speed"]["four_pictures_seconds"] > 0
 
 
 def test_groups_that_lose_less_than_20_points_are_named():
