@@ -36,13 +36,12 @@ from eval.examples import EXAMPLES
 from eval.memory import peak_memory_gb
 from eval.scene_text import TASKS
 from mllm.console import (
-    USER_ERRORS,
     announce,
-    complain,
     out,
     progress_bar,
     quiet_libraries,
     say,
+    user_errors,
 )
 from mllm.drawings import prepare_folder
 from mllm.pictures import save_png
@@ -232,14 +231,11 @@ def main(
     ] = None,
 ) -> None:
     quiet_libraries()
-    try:
+    with user_errors():
         if strip is not None:
             write_strip(model, strip)
         else:
             show(model, output, seed=seed)
-    except USER_ERRORS as error:
-        complain(error)
-        raise typer.Exit(1) from error
 
 
 if __name__ == "__main__":

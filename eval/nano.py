@@ -20,13 +20,12 @@ from eval.scene_scores import Rates, score_drawings, score_questions, score_reco
 from eval.scene_text import TASKS
 from eval.scenes import render, scene_for
 from mllm.console import (
-    USER_ERRORS,
     announce,
-    complain,
     out,
     progress_bar,
     quiet_libraries,
     say,
+    user_errors,
 )
 from mllm.generation import default_sampling
 from mllm.pipeline import Pipeline
@@ -186,24 +185,22 @@ def _as_dict(rate: Any) -> dict[str, float]:
     }
 
 
-@app.command(help=f"Score the embedded model.\n\nExample: {COMMAND} -o docs/results/nano.json")
+@app.command(help=f"Score the embedded model.\n\nExample: {COMMAND} -o scores.json")
 def main(
     model: Annotated[str, typer.Option(help="nano, a folder or a hub name")] = "nano",
     items: Annotated[int, typer.Option(help="Held-out items per score")] = DEFAULT_ITEMS,
     seed: Annotated[int, typer.Option(help="Seed of questions, prompts and drawings")] = 0,
     output: Annotated[Path | None, typer.Option("-o", help="Also store them as JSON")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there")] = False,
 ) -> None:
     quiet_libraries()
-    try:
+    with user_errors():
         if output is not None:
-            check_output(output, force=True)
+            check_output(output, force=force)
         pipeline = Pipeline.from_pretrained(model)
         scores = measure(pipeline, ScoreItems.spread(items, seed))
         if output is not None:
             write_scores(scores, output)
-    except USER_ERRORS as error:
-        complain(error)
-        raise typer.Exit(1) from error
     out.print(score_table(scores))
     speed = scores.settings["speed"]
     say(

@@ -1,5 +1,6 @@
 """The `unitok` command. Libraries are imported inside the commands: `--help` answers at once."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,13 +8,12 @@ import typer
 from typer.core import TyperGroup
 
 from mllm.console import (
-    USER_ERRORS,
     announce,
-    complain,
     progress_bar,
     project_version,
     quiet_libraries,
     say,
+    user_errors,
 )
 
 if TYPE_CHECKING:
@@ -25,15 +25,8 @@ class UserErrorGroup(TyperGroup):
     """Says what a user can cause in one line and exits with 1; `--debug` shows the traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with nullcontext() if ctx.params.get("debug") else user_errors():
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort):  # RuntimeErrors, but typer's own
-            raise
-        except USER_ERRORS as error:
-            if ctx.params.get("debug"):
-                raise
-            complain(error)
-            raise typer.Exit(1) from error
 
 
 app = typer.Typer(

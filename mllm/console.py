@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
+import typer
 from huggingface_hub.errors import StrictDataclassError
 from rich.console import Console
 from rich.progress import (
@@ -40,6 +41,18 @@ def announce(text: str) -> None:
 def complain(error: Exception) -> None:
     """One line on stderr."""
     announce(f"error: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Say in one line what a user caused, and exit with 1."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):  # RuntimeErrors, but typer's own
+        raise
+    except USER_ERRORS as error:
+        complain(error)
+        raise typer.Exit(1) from error
 
 
 def quiet_libraries() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mllm.console import announce
+from mllm.console import announce, user_errors
 from mllm.model import NANO_FOLDER as MLLM_FOLDER
 from train.config import load_config
 from train.nano import CONFIG_COPY, SCORES_FILE, NanoConfig
@@ -183,11 +183,8 @@ def main(
     run: Annotated[Path, typer.Argument(help="Run folder of python -m train.nano")],
     force: Annotated[bool, typer.Option(help="Even if the scores are lower")] = False,
 ) -> None:
-    try:
+    with user_errors():
         embed_run(run, force=force)
-    except (ValueError, OSError) as error:
-        announce(f"error: {error}")
-        raise typer.Exit(1) from error
     announce(f"embedded {run}; look at {RESULTS / 'nano.md'} and commit")
 
 

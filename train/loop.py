@@ -246,7 +246,8 @@ class StageLoop:
         for name, buffer in self._passing_buffers().items():
             buffer.copy_(state["passing_buffers"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.num_steps = state["step"], state["num_steps"]
+        self.step = state["step"]
+        self.num_steps = self.config.steps or state["num_steps"]  # a set number can be raised
         torch.set_rng_state(state["random"])
         logger.info("%s: resumed %s at step %d", self.name, checkpoints[-1], self.step)
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from unitok.model import UniTok
 
 PREVIEW_PER_GROUP = 16  # drawings of each task and questions of each kind, now and then
 PREVIEW_DRAWINGS = 4  # of each task in the sample grid
+PREVIEW_SEED = 1_000_000  # the final scores have other seeds, and so other items
 
 
 class ModelSizes(RunConfig):
@@ -58,6 +60,7 @@ class MLLMConfig(RunConfig):
     # A drawing has a hundred sub-codes for every word of an answer; more than 1 evens that out.
     text_weight: float = 1.0
     sampling: SamplingDefaults = SamplingDefaults()
+    attention: Literal["sdpa", "eager"] = "sdpa"
     loop: LoopConfig
 
 
@@ -97,9 +100,11 @@ class MLLMTraining:
         }
 
     def preview(self, step: int) -> Mapping[str, float]:
-        """Answer and draw some held-out items; the drawings go into samples/."""
-        answers = score_questions(self.pipeline, num_per_kind=PREVIEW_PER_GROUP)
-        drawings, _ = score_drawings(self.pipeline, num_per_task=PREVIEW_PER_GROUP)
+        """Answer and draw held-out items apart from the scored; the drawings go into samples/."""
+        answers = score_questions(self.pipeline, num_per_kind=PREVIEW_PER_GROUP, seed=PREVIEW_SEED)
+        drawings, _ = score_drawings(
+            self.pipeline, num_per_task=PREVIEW_PER_GROUP, seed=PREVIEW_SEED
+        )
         pictures = self.pipeline.generate_images(self.prompts, num_images=1)
         path = self.folder / "samples" / f"mllm_{step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +131,7 @@ def train_mllm(
     torch.manual_seed(config.loop.seed)
     model = UniTokMLLM(build_model_config(config, text_tokenizer, tokenizer))
     model.adopt_tokenizer(tokenizer.quantizer, fingerprint=tokenizer.fingerprint)
+    model.set_attn_implementation(config.attention)
     set_default_sampling(model, SamplingParams(**config.sampling.model_dump()))
     processor = Processor.for_config(model.config, text_tokenizer)
     pipeline = Pipeline(model, processor, tokenizer)

@@ -15,7 +15,7 @@ import typer
 from pydantic import Field
 
 from eval.nano import DEFAULT_ITEMS, ScoreItems, measure, write_scores
-from mllm.console import announce, progress_bar
+from mllm.console import announce, progress_bar, user_errors
 from mllm.pipeline import Pipeline
 from mllm.text_tokenizer import TOKENIZER_FILE, TextTokenizer
 from train.config import RunConfig, load_config, save_config
@@ -173,12 +173,9 @@ def main(
     torch.set_num_threads(threads)
     started = time.monotonic()
     changes = [*(overrides or []), *([] if budget is None else [f"budget_minutes={budget}"])]
-    try:
+    with user_errors():
         run = start_run(config, changes, output, resume=resume)
         pipeline = run.train()
-    except (ValueError, OSError, RuntimeError) as error:
-        announce(f"error: {error}")
-        raise typer.Exit(1) from error
     if pipeline is None:
         announce(f"stopped; go on with: python -m train.nano -o {output} --resume")
         return

@@ -20,7 +20,8 @@ from unitok.config import UniTokConfig
 from unitok.image import to_pil
 from unitok.model import MAX_LOGIT_SCALE, UniTok
 
-NUM_PREVIEWS = 64  # held-out scenes that are reconstructed and inspected now and then
+NUM_PREVIEWS = 64  # scenes that are reconstructed and inspected now and then
+FIRST_PREVIEW = 1_000_000  # of the held-out scenes; the final score looks at the first thousand
 PREVIEW_COLUMNS = 8
 PREVIEW_ROWS = 3
 
@@ -51,7 +52,7 @@ class TokenizerTraining:
         self.model = model
         self.folder = folder
         self.weights = weights
-        self.scenes = [scene_for("held_out", index) for index in range(NUM_PREVIEWS)]
+        self.scenes = [scene_for("held_out", FIRST_PREVIEW + i) for i in range(NUM_PREVIEWS)]
 
     def losses(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
         """Named loss terms of pixels (B, 3, S, S) and text ids (B, T), and their weighted sum."""
@@ -73,7 +74,7 @@ class TokenizerTraining:
         return {"loss": total, **terms, "usage": output.usage}
 
     def preview(self, step: int) -> Mapping[str, float]:
-        """Reconstruct held-out scenes: a picture of some, and the share with the same objects."""
+        """Reconstruct held-out scenes that are not scored: some as a picture, the share kept."""
         pixels = scene_pixels(self.scenes, self.model.config.image_size)
         rebuilt = self.model.decode(self.model.encode(pixels))
         pictures = [np.asarray(picture) for picture in to_pil(rebuilt)]

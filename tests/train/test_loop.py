@@ -101,6 +101,13 @@ def test_a_budget_is_turned_into_steps_once(tmp_path: Path) -> None:
     assert resumed.step == CALIBRATION_STEPS
 
 
+def test_a_set_number_of_steps_can_be_raised(tmp_path: Path) -> None:
+    build_loop(tmp_path).run()
+    longer = build_loop(tmp_path, config=CONFIG.model_copy(update={"steps": 12}))
+    assert longer.run(resume=True)
+    assert longer.step == 12
+
+
 def test_a_run_stopped_before_its_plan_is_planned_when_it_goes_on(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"steps": None})
     assert not build_loop(tmp_path, config=config, sample=stop_at(4)).run(minutes=1e-9)
