@@ -19,7 +19,7 @@ from mllm.console import announce, progress_bar, user_errors
 from mllm.pipeline import Pipeline
 from mllm.text_tokenizer import TOKENIZER_FILE, TextTokenizer
 from train.config import RunConfig, load_config, save_config
-from train.mllm import MLLMConfig, train_mllm
+from train.nano_mllm import MLLMConfig, train_mllm
 from train.scene_data import extract_scene_codes, text_lines
 from train.text_tokenizer import train_text_tokenizer
 from train.tokenizer import TokenizerConfig, train_tokenizer
