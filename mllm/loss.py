@@ -30,6 +30,7 @@ class LossTerms:
     image: Tensor  # sum of CE + max-logit penalty over learned sub-codes
     num_text: int
     num_image: int
+    by_group: Tensor | None = None  # (G, 4) float64: text, image, num_text, num_image of each group
 
     @property
     def num_learned(self) -> int:
@@ -64,39 +65,39 @@ def count_learned(labels_BT: Tensor, *, image_token_id: int, num_codebooks: int)
 
 
 def text_loss(hidden_ND: Tensor, labels_N: Tensor, lm_head: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sum of cross entropies of text labels given the hidden states before them."""
+    """Cross entropies (N,) of text labels given the hidden states before them."""
 
     def chunk_loss(hidden: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(lm_head(hidden).float(), labels, reduction="sum")
+        return F.cross_entropy(lm_head(hidden).float(), labels, reduction="none")
 
-    return sum_in_chunks(chunk_loss, hidden_ND, labels_N, chunk_size=TEXT_CHUNK)
+    return losses_in_chunks(chunk_loss, hidden_ND, labels_N, chunk_size=TEXT_CHUNK)
 
 
 def image_loss(
     hidden_ND: Tensor, codes_NK: Tensor, visual_head: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Sum over sub-codes of cross entropy and max-logit penalty."""
+    """Cross entropy and max-logit penalty (N,), summed over the sub-codes of each position."""
 
     def chunk_loss(hidden: Tensor, codes: Tensor) -> Tensor:
         logits_NKV = visual_head(hidden, codes).float()
-        cross_entropy = F.cross_entropy(logits_NKV.flatten(0, 1), codes.flatten(), reduction="sum")
-        return cross_entropy + MAX_LOGIT_WEIGHT * logits_NKV.amax(dim=-1).square().sum()
+        cross_entropy_NK = F.cross_entropy(logits_NKV.mT, codes, reduction="none")
+        return (cross_entropy_NK + MAX_LOGIT_WEIGHT * logits_NKV.amax(dim=-1).square()).sum(dim=-1)
 
-    return sum_in_chunks(chunk_loss, hidden_ND, codes_NK, chunk_size=IMAGE_CHUNK)
+    return losses_in_chunks(chunk_loss, hidden_ND, codes_NK, chunk_size=IMAGE_CHUNK)
 
 
-def sum_in_chunks(
+def losses_in_chunks(
     chunk_loss: Callable[[Tensor, Tensor], Tensor],
     rows: Tensor,
     targets: Tensor,
     *,
     chunk_size: int,
 ) -> Tensor:
-    """Sum of `chunk_loss` over chunks of rows; only one chunk's logits exist at a time.
+    """`chunk_loss` of all rows, (N,); only one chunk's logits exist at a time.
 
     The backward pass computes each chunk again instead of keeping its logits. Without rows the
-    layers still run, on one row that counts nothing: every process of a distributed training has
-    to touch the same parameters.
+    layers still run, on one row that counts nothing, (1,): every process of a distributed training
+    has to touch the same parameters.
     """
     if len(rows) == 0:
         return 0 * chunk_loss(
@@ -105,8 +106,7 @@ def sum_in_chunks(
     if len(rows) <= chunk_size:
         return chunk_loss(rows, targets)
     chunks = zip(rows.split(chunk_size), targets.split(chunk_size), strict=True)
-    losses = [checkpoint(chunk_loss, *chunk, use_reentrant=False) for chunk in chunks]
-    return torch.stack(losses).sum()
+    return torch.cat([checkpoint(chunk_loss, *chunk, use_reentrant=False) for chunk in chunks])
 
 
 def compute_loss(
@@ -118,11 +118,14 @@ def compute_loss(
     image_token_id: int,
     lm_head: Callable[[Tensor], Tensor],
     visual_head: Callable[[Tensor, Tensor], Tensor],
+    groups_BT: Tensor | None = None,
 ) -> LossTerms:
     """Loss terms of a batch; the hidden state at t - 1 predicts what stands at t.
 
     A label of `image_token_id` at a visual position asks to learn its codes. Codes hold the
     pictures of all rows in reading order. Positions that are not learned cost no logits.
+    `groups_BT` numbers what each position belongs to, such as its source of data: the terms are
+    then also summed by group.
     """
     is_drawn_BT = labels_BT == image_token_id
     check_labels(labels_BT, input_ids_BT, image_token_id=image_token_id)
@@ -133,14 +136,36 @@ def compute_loss(
     image_hidden_ND = before_BTD[is_drawn_BT[:, 1:]]
     is_visual_BT = input_ids_BT == image_token_id
     codes_NK = codes_PLK.flatten(0, 1)[is_drawn_BT[is_visual_BT]]
+    text_N = text_loss(text_hidden_ND, text_labels_N, lm_head)
+    image_N = image_loss(image_hidden_ND, codes_NK, visual_head)
     terms = LossTerms(
-        text=text_loss(text_hidden_ND, text_labels_N, lm_head),
-        image=image_loss(image_hidden_ND, codes_NK, visual_head),
+        text=text_N.sum(),
+        image=image_N.sum(),
         num_text=len(text_labels_N),
         num_image=codes_NK.numel(),
     )
     terms.check_finite()
+    if groups_BT is not None:
+        text_groups_N, image_groups_N = (
+            groups_BT[:, 1:][is_learned_BT[:, 1:]] for is_learned_BT in (is_text_BT, is_drawn_BT)
+        )
+        terms.by_group = sum_by_group(
+            (text_N, text_groups_N, 1),
+            (image_N, image_groups_N, codes_PLK.shape[-1]),
+            num_groups=int(groups_BT.max()) + 1,
+        )
     return terms
+
+
+def sum_by_group(*kinds: tuple[Tensor, Tensor, int], num_groups: int) -> Tensor:
+    """Losses (N,), their groups (N,) and labels per loss, of text and image -> (G, 4) float64."""
+    sums_G4 = torch.zeros(num_groups, 4, dtype=torch.float64, device=kinds[0][0].device)
+    for column, (losses_N, groups_N, labels_per_loss) in enumerate(kinds):
+        if len(groups_N):
+            sums_G4[:, column].index_add_(0, groups_N, losses_N.detach().double())
+            counts_G = torch.bincount(groups_N, minlength=num_groups) * labels_per_loss
+            sums_G4[:, 2 + column] = counts_G
+    return sums_G4
 
 
 def check_labels(labels_BT: Tensor, input_ids_BT: Tensor, *, image_token_id: int) -> None:

@@ -10,7 +10,7 @@ Shapes: B rows, T sequence length, P pictures of the batch in reading order, L v
 K codebooks, D decoder width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from transformers.utils import ModelOutput
 
 from mllm.config import UniTokMLLMConfig
 from mllm.loss import LossTerms, compute_loss
+from mllm.packed_attention import packing_arguments
 from mllm.visual_embedder import VisualEmbedder
 from mllm.visual_head import VisualHead
 from unitok.checkpoint import find_weights, load_folder
@@ -164,6 +165,8 @@ class UniTokMLLM(PreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
+        sample_lengths: Sequence[int] | None = None,
+        groups: Tensor | None = None,
         **kwargs: Any,
     ) -> UniTokMLLMOutput:
         """Loss with labels, text logits without.
@@ -171,25 +174,30 @@ class UniTokMLLM(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: (B, T), with one `image_token_id` per visual token.
             codes: (P, L, K) int64, the pictures of the batch in reading order.
-            attention_mask: (B, T), 0 for padding. Leave it out for packed rows, whose
-                `position_ids` start again at 0 with each sample.
+            attention_mask: (B, T), 0 for padding. Leave it out for packed rows.
             labels: (B, T); -100 is not learned, text ids are, and `image_token_id` at a visual
                 position asks for its codes. Mask the first label of each sample in a pack.
             logits_to_keep: text logits of so many last positions only; 0 for all.
+            sample_lengths: of a pack: one row of samples that do not see each other. Gives
+                `position_ids` and the attention mask.
+            groups: (B, T) int64, with labels: what to sum the loss terms by, besides all.
         """
         if codes is None and (self.training or labels is not None):
             # No pictures: in training the embedder runs all the same, because every process of a
             # distributed training has to touch the same parameters.
             codes = input_ids.new_zeros((0, 1, self.config.num_codebooks))
-        if labels is not None:
+        if labels is not None or sample_lengths is not None:
             # Nothing follows; and transformers looks for packed rows only where there is no cache.
             kwargs["use_cache"] = False
+        kwargs |= {"attention_mask": attention_mask, "position_ids": position_ids}
+        if sample_lengths is not None:
+            kwargs |= packing_arguments(
+                sample_lengths,
+                implementation=self.config._attn_implementation,
+                device=input_ids.device,
+            )
         outputs = self.decoder(
-            inputs_embeds=self.embed(input_ids, codes),
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            **kwargs,
+            inputs_embeds=self.embed(input_ids, codes), past_key_values=past_key_values, **kwargs
         )
         hidden_BTD = outputs.last_hidden_state
         logits, terms = None, None
@@ -199,15 +207,7 @@ class UniTokMLLM(PreTrainedModel, GenerationMixin):
             logits = self.lm_head(hidden_BTD[:, kept])
         else:
             assert codes is not None
-            terms = compute_loss(
-                hidden_BTD,
-                labels,
-                input_ids_BT=input_ids,
-                codes_PLK=codes,
-                image_token_id=self.config.image_token_id,
-                lm_head=self.lm_head,
-                visual_head=self.visual_head,
-            )
+            terms = self._loss_terms(hidden_BTD, labels, input_ids, codes=codes, groups=groups)
         return UniTokMLLMOutput(
             loss=None if terms is None else terms.total,
             loss_terms=terms,
@@ -244,6 +244,26 @@ class UniTokMLLM(PreTrainedModel, GenerationMixin):
             expand_size, **kwargs
         )
         return input_ids, {**kwargs, "codes": codes}
+
+    def _loss_terms(
+        self,
+        hidden_BTD: Tensor,
+        labels_BT: Tensor,
+        input_ids_BT: Tensor,
+        *,
+        codes: Tensor,
+        groups: Tensor | None,
+    ) -> LossTerms:
+        return compute_loss(
+            hidden_BTD,
+            labels_BT,
+            input_ids_BT=input_ids_BT,
+            codes_PLK=codes,
+            image_token_id=self.config.image_token_id,
+            lm_head=self.lm_head,
+            visual_head=self.visual_head,
+            groups_BT=groups,
+        )
 
     def _check_codes(self, codes: Tensor | None, *, num_placeholders: int) -> None:
         if codes is not None and codes.numel():

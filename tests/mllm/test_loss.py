@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from mllm import loss as loss_module
-from mllm.loss import IGNORE_ID, LossTerms, count_learned, sum_in_chunks
+from mllm.loss import IGNORE_ID, LossTerms, count_learned, losses_in_chunks
 from tests.mllm.conftest import build_batch
 
 
@@ -66,13 +66,13 @@ def test_no_rows_give_zero_and_still_reach_the_layer():
     layer = torch.nn.Linear(3, 5)
 
     def chunk_loss(rows, targets):
-        return F.cross_entropy(layer(rows), targets, reduction="sum")
+        return F.cross_entropy(layer(rows), targets, reduction="none")
 
-    empty = sum_in_chunks(
+    empty = losses_in_chunks(
         chunk_loss, torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), chunk_size=4
     )
-    empty.backward()
-    assert empty == 0
+    empty.sum().backward()
+    assert empty.sum() == 0
     assert torch.equal(layer.weight.grad, torch.zeros(5, 3))
 
 
