@@ -43,7 +43,7 @@ NANO_FOLDER = Path(__file__).parent / "nano"
 
 @dataclass
 class UniTokMLLMOutput(ModelOutput):
-    loss: Tensor | None = None  # of this batch alone; None without labels
+    loss: Tensor | None = None  # of this batch alone; None if no label is learned
     loss_terms: LossTerms | None = None  # sums and counts, for a denominator over several batches
     logits: Tensor | None = None  # (B, T or logits_to_keep, vocabulary); None with labels
     past_key_values: Cache | None = None
@@ -209,7 +209,7 @@ class UniTokMLLM(PreTrainedModel, GenerationMixin):
             assert codes is not None
             terms = self._loss_terms(hidden_BTD, labels, input_ids, codes=codes, groups=groups)
         return UniTokMLLMOutput(
-            loss=None if terms is None else terms.total,
+            loss=terms.total if terms is not None and terms.num_learned else None,
             loss_terms=terms,
             logits=logits,
             past_key_values=outputs.past_key_values,

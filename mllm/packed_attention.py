@@ -39,7 +39,7 @@ def packed_sdpa(
             f"sample_lengths add up to {sum(lengths)} positions of one row, got queries of shape "
             f"{tuple(query.shape)}; pack all samples into a single row"
         )
-    parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
+    queries, keys, values = (states.split(lengths, dim=2) for states in (query, key, value))
     outputs = [
         F.scaled_dot_product_attention(
             *part,
@@ -48,7 +48,7 @@ def packed_sdpa(
             scale=kwargs.get("scaling"),
             enable_gqa=key.shape[1] != query.shape[1],
         )
-        for part in parts
+        for part in zip(queries, keys, values, strict=True)
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 

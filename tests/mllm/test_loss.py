@@ -96,10 +96,17 @@ def test_a_loss_that_is_not_finite_is_named(term):
         LossTerms(**values, num_text=1, num_image=1).check_finite()
 
 
-def test_labels_without_anything_to_learn_are_refused(tiny_model):
+def test_labels_without_anything_to_learn_still_reach_every_parameter(tiny_model):
+    tiny_model.train()
     ids = torch.tensor([[1, 5, 6, 2]])
+    output = tiny_model(input_ids=ids, labels=torch.full_like(ids, IGNORE_ID))
+    assert output.loss is None
+    (output.loss_terms.text + output.loss_terms.image).backward()
+    for name, parameter in tiny_model.named_parameters():
+        assert parameter.grad is not None, name
+        assert not parameter.grad.any(), name
     with pytest.raises(ValueError, match="the labels leave nothing to learn"):
-        tiny_model(input_ids=ids, labels=torch.full_like(ids, IGNORE_ID))
+        _ = output.loss_terms.total
 
 
 def test_labels_of_another_shape_are_refused(tiny_model):

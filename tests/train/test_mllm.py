@@ -1,0 +1,167 @@
+"""One stage on CPU: it learns, freezes, resumes exactly and leaves a model behind."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+import train.mllm
+from mllm.pipeline import Pipeline
+from tests.mllm.tiny_pipeline import build_tiny_pipeline
+from tests.train.tiny_shards import write_tasks
+from train.mllm import run_stage
+from train.parts import PARTS, part_of
+from train.stage_config import StageConfig
+
+
+@pytest.fixture(scope="module")
+def materials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A saved pipeline, and code shards of each task."""
+    folder = tmp_path_factory.mktemp("materials")
+    pipeline = build_tiny_pipeline()
+    pipeline.save_pretrained(folder / "start")
+    return {"start": folder / "start", **write_tasks(folder, pipeline)}
+
+
+def build_config(materials: dict[str, Path], output: Path, **changes: Any) -> StageConfig:
+    tasks = [name for name in materials if name != "start"]
+    sources = [{"name": task, "codes": str(materials[task])} for task in tasks]
+    values = {
+        "output": str(output),
+        "init_from": {"mllm": str(materials["start"])},
+        "trainable": list(PARTS),
+        "data": {
+            "sources": sources,
+            "num_samples": 24,
+            "validation": sources,
+            "num_validation": 8,
+            "num_workers": 0,
+            "rows": {"max_length": 96},
+        },
+        "optim": {"lr": 1e-3},
+        "batch": {"samples_per_pack": 2, "accumulation": 2},
+        "watch": {"log_every": 1, "save_every": 2, "validate_every": 3, "report_to": []},
+        "precision": "fp32",
+        "device": "cpu",
+    }
+    return StageConfig.model_validate({**values, **changes})
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(materials: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run") / "whole"
+    assert run_stage(build_config(materials, run))
+    return run
+
+
+def test_a_stage_leaves_a_pipeline_and_a_log_with_losses_by_source(finished: Path) -> None:
+    pipeline = Pipeline.from_pretrained(finished / "model", device="cpu")
+    assert pipeline.generate_images("a red star", num_images=1)
+    lines = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    named = {key for line in steps for key in line}
+    assert {"loss/text", "loss/image", "loss/image/chat", "loss/text/text"} <= named
+    validated = [line for line in lines if "eval_loss/text" in line]
+    assert [line["step"] for line in validated] == [3, 6]
+    assert validated[1]["eval_loss/image"] < validated[0]["eval_loss/image"]
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **_) -> None:
+        if state.global_step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_stopped_and_resumed_stage_ends_with_the_same_weights(
+    finished: Path,
+    materials: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = build_config(materials, tmp_path / "parts")
+    build = train.mllm.build_trainer
+
+    def build_stopping(*arguments):
+        trainer = build(*arguments)
+        trainer.add_callback(StopAt(3))
+        return trainer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.mllm, "build_trainer", build_stopping)
+        assert not run_stage(config)
+    assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3").is_dir()
+    assert run_stage(config, resume=True)
+    expected, got = weights(finished), weights(tmp_path / "parts")
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
+@pytest.mark.parametrize("part", list(PARTS))
+def test_only_the_named_part_learns(part: str, materials: dict[str, Path], tmp_path: Path) -> None:
+    config = build_config(materials, tmp_path, trainable=[part])
+    run_stage(config)
+    before = load_file(materials["start"] / "model.safetensors")
+    changed = {
+        part_of(name)
+        for name, value in weights(tmp_path).items()
+        if "quantizer" not in name and not torch.equal(value, before[name])
+    }
+    assert changed == {part}
+
+
+def test_how_a_step_is_cut_changes_nothing(materials: dict[str, Path], tmp_path: Path) -> None:
+    cuts = {"whole": (4, 1), "halves": (2, 2), "single": (1, 4)}
+    results = {}
+    for name, (samples, accumulation) in cuts.items():
+        batch = {"samples_per_pack": samples, "accumulation": accumulation}
+        run_stage(build_config(materials, tmp_path / name, batch=batch))
+        log = (tmp_path / name / "log.jsonl").read_text().splitlines()
+        results[name] = [json.loads(line)["loss"] for line in log if '"loss"' in line]
+    # Measured 3e-6.
+    assert results["halves"] == pytest.approx(results["whole"], rel=1e-4)
+    assert results["single"] == pytest.approx(results["whole"], rel=1e-4)
+
+
+def test_samples_that_are_too_long_are_listed(materials: dict[str, Path], tmp_path: Path) -> None:
+    config = build_config(materials, tmp_path)
+    rows = {"rows": {"max_length": 12}}
+    data = config.data.model_copy(
+        update={"rows": config.data.rows.model_validate(rows["rows"]), "validation": ()}
+    )
+    assert run_stage(config.model_copy(update={"data": data}))
+    skipped = [
+        json.loads(line) for line in (tmp_path / "skipped_samples.jsonl").read_text().splitlines()
+    ]
+    assert {entry["source"] for entry in skipped} >= {"chat", "text_to_image"}
+    assert "at most 12 are allowed" in skipped[0]["reason"]
+
+
+def test_other_settings_are_refused_on_resume(finished: Path, materials: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="the settings differ"):
+        run_stage(build_config(materials, finished, seed=5), resume=True)
+
+
+def test_a_run_folder_is_not_overwritten(finished: Path, materials: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="is not empty; add --resume"):
+        run_stage(build_config(materials, finished))
+
+
+def test_a_checkpoint_that_was_cut_off_is_named(finished: Path, materials: dict[str, Path]) -> None:
+    newest = finished / "checkpoints" / "checkpoint-6"
+    (newest / "complete").unlink()
+    with pytest.raises(ValueError, match=r"checkpoint-6 is incomplete"):
+        run_stage(build_config(materials, finished), resume=True)
+    (newest / "complete").touch()

@@ -1,0 +1,69 @@
+"""Checkpoints of a staged training: complete or named as damaged, and saved when a signal comes."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+COMPLETE_FILE = "complete"  # written last: a checkpoint without it was cut off
+
+
+class CompleteMarker(TrainerCallback):
+    """Marks each checkpoint when everything of it is on disk."""
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            (folder / COMPLETE_FILE).touch()
+
+
+class StopOnSignal(TrainerCallback):
+    """SIGTERM or Ctrl-C in any process: all save after the step at hand and end."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._previous: dict[int, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._receive)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        received = torch.tensor([float(self.received)], device=args.device)
+        if reduce(received, reduction="sum").item() > 0:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint; one that was cut off is an error, never passed over."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    if not found:
+        raise FileNotFoundError(f"no checkpoint in {folder}; start without --resume")
+    newest = found[-1]
+    if not (newest / COMPLETE_FILE).is_file():
+        raise ValueError(
+            f"checkpoint {newest} is incomplete: writing it was cut off; delete it to go on from "
+            "the one before"
+        )
+    return newest

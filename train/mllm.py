@@ -1,0 +1,219 @@
+"""Train one stage of the MLLM on code shards, on one device or many.
+
+    python -m train.mllm train/configs/nano_finetune.yaml output=runs/finetune
+    torchrun --nproc_per_node 8 -m train.mllm CONFIG.yaml deepspeed=zero3
+
+A run folder holds config.yaml, checkpoints/checkpoint-N, log.jsonl, skipped_samples.jsonl where
+samples were left out, and in the end model/, which `--model` and `from_pretrained` take.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from accelerate import PartialState
+from transformers import TrainingArguments, set_seed
+
+import mllm.packed_attention  # noqa: F401 - makes its attention known to transformers
+from mllm.console import announce, user_errors
+from mllm.pipeline import Pipeline
+from train.checkpoints import CompleteMarker, StopOnSignal, find_checkpoint
+from train.config import load_config, save_config
+from train.mllm_data import MixtureDataset, Packer, RowEncoder, open_mixture
+from train.parts import count_parameters, train_only
+from train.stage_config import StageConfig
+from train.stage_model import initial_folder
+from train.trainer import UniTokTrainer
+
+CONFIG_COPY = "config.yaml"
+CHECKPOINTS = "checkpoints"
+MODEL_FOLDER = "model"
+DEEPSPEED_CONFIGS = Path(__file__).parent / "configs" / "deepspeed"
+
+logger = logging.getLogger(__name__)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, eq=False)
+class StageData:
+    """Samples to learn from and to validate on."""
+
+    training: MixtureDataset
+    validation: MixtureDataset | None
+
+
+def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
+    """Train one stage; returns False when a signal stopped it before its end (state is saved)."""
+    run = Path(config.output)
+    state = PartialState(cpu=config.device == "cpu")
+    with state.main_process_first():
+        prepare_run_folder(config, run, resume=resume)
+        start = initial_folder(config.init_from, run, seed=config.seed)
+    arguments = training_arguments(config, run)  # before the model: ZeRO-3 shards it as it loads
+    set_seed(config.seed)
+    pipeline = Pipeline.from_pretrained(start, device="cpu", dtype="float32")
+    pipeline.model.set_attn_implementation(config.attention)
+    train_only(pipeline.model, config.trainable)
+    trainer = build_trainer(config, arguments, pipeline)
+    report_parts(trainer)
+    checkpoint = find_checkpoint(run / CHECKPOINTS) if resume else None
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if trainer.state.global_step < trainer.state.max_steps:
+        return False
+    save_result(trainer, pipeline, run / MODEL_FOLDER)
+    return True
+
+
+def prepare_run_folder(config: StageConfig, run: Path, *, resume: bool) -> None:
+    """A new folder with the settings, or the one of these very settings."""
+    saved = run / CONFIG_COPY
+    if not PartialState().is_main_process:
+        return
+    if resume:
+        if not saved.is_file():
+            raise FileNotFoundError(f"no run to resume in {run}; start it without --resume")
+        if load_config(StageConfig, saved) != config:
+            raise ValueError(
+                f"the settings differ from those in {saved}; resume with these, or start a new run "
+                "in another folder"
+            )
+        return
+    if run.exists() and any(run.iterdir()):
+        raise ValueError(f"{run} is not empty; add --resume to go on, or name another folder")
+    run.mkdir(parents=True, exist_ok=True)
+    save_config(config, saved)
+
+
+def training_arguments(config: StageConfig, run: Path) -> TrainingArguments:
+    """Our settings in the Trainer's words."""
+    optim, batch, watch = config.optim, config.batch, config.watch
+    return TrainingArguments(
+        output_dir=str(run / CHECKPOINTS),
+        per_device_train_batch_size=batch.samples_per_pack,
+        per_device_eval_batch_size=batch.samples_per_pack,
+        gradient_accumulation_steps=batch.accumulation,
+        num_train_epochs=1,
+        learning_rate=optim.lr,
+        adam_beta1=optim.betas[0],
+        adam_beta2=optim.betas[1],
+        adam_epsilon=optim.eps,
+        weight_decay=optim.weight_decay,
+        max_grad_norm=optim.clip_grad,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": optim.final_lr_share},
+        warmup_steps=optim.warmup_share,
+        bf16=config.precision == "bf16",
+        activation_checkpointing=config.gradient_checkpointing,
+        logging_steps=watch.log_every,
+        save_steps=watch.save_every,
+        save_total_limit=watch.keep_checkpoints,
+        eval_strategy="steps" if config.data.validation else "no",
+        eval_steps=watch.validate_every,
+        report_to=list(watch.report_to),
+        deepspeed=None if config.deepspeed is None else str(find_deepspeed(config.deepspeed)),
+        dataloader_num_workers=config.data.num_workers,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        use_cpu=config.device == "cpu",
+        seed=config.seed,
+        ddp_find_unused_parameters=False,
+        disable_tqdm=not PartialState().is_main_process,
+    )
+
+
+def find_deepspeed(name: str) -> Path:
+    """A DeepSpeed JSON of ours by its name, or a path."""
+    known = {path.stem: path for path in sorted(DEEPSPEED_CONFIGS.glob("*.json"))}
+    path = known.get(name, Path(name))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no DeepSpeed settings {name}; expected {', '.join(known)} or a file"
+        )
+    return path
+
+
+def open_data(config: StageConfig, pipeline: Pipeline) -> StageData:
+    """Open all sources; codes of another tokenizer are refused."""
+    data = config.data
+    encoder = RowEncoder(pipeline.processor, data.rows)
+    fingerprint = pipeline.tokenizer.fingerprint
+    training = open_mixture(
+        data.sources,
+        encoder,
+        tokenizer_fingerprint=fingerprint,
+        num_samples=data.num_samples,
+        seed=data.seed,
+    )
+    if not data.validation:
+        return StageData(training, None)
+    validation = open_mixture(
+        data.validation,
+        encoder,
+        tokenizer_fingerprint=fingerprint,
+        num_samples=data.num_validation,
+        seed=data.seed,
+    )
+    return StageData(training, validation)
+
+
+def build_trainer(
+    config: StageConfig, arguments: TrainingArguments, pipeline: Pipeline
+) -> UniTokTrainer:
+    data = open_data(config, pipeline)
+    model_config = pipeline.model.config
+    return UniTokTrainer(
+        pipeline.model,
+        arguments,
+        run_folder=Path(config.output),
+        source_names=[source.name for source in config.data.sources],
+        lr_scales=config.optim.lr_scales,
+        data_collator=Packer(
+            num_visual_tokens=model_config.num_visual_tokens,
+            num_codebooks=model_config.num_codebooks,
+            filler_id=pipeline.processor.tokenizer.eos_token_id,
+        ),
+        train_dataset=data.training,
+        eval_dataset=data.validation,
+        callbacks=[StopOnSignal(), CompleteMarker()],
+    )
+
+
+def report_parts(trainer: UniTokTrainer) -> None:
+    """What learns and what is frozen, once."""
+    if trainer.is_world_process_zero():
+        for part, (learning, total) in count_parameters(trainer.model).items():
+            logger.info("%-12s %12d of %12d parameters learn", part, learning, total)
+
+
+def save_result(trainer: UniTokTrainer, pipeline: Pipeline, folder: Path) -> None:
+    """The trained model with processor and tokenizer, in the type that training ran in."""
+    trainer.save_model(str(folder))  # gathers ZeRO-3 shards; every process takes part
+    if trainer.is_world_process_zero():
+        pipeline.processor.save_pretrained(folder)
+        pipeline.tokenizer.save_pretrained(folder / "unitok")
+
+
+@app.command(
+    help="Train one stage of the MLLM.\n\n"
+    "Example: python -m train.mllm train/configs/nano_finetune.yaml output=runs/finetune"
+)
+def main(
+    config: Annotated[Path, typer.Argument(help="YAML of the stage")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings, such as optim.lr=1e-5")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in the output folder")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    with user_errors():
+        stage = load_config(StageConfig, config, overrides or [])
+        finished = run_stage(stage, resume=resume)
+    if PartialState().is_main_process:
+        end = f"the model is in {stage.output}/{MODEL_FOLDER}"
+        announce(end if finished else "stopped and saved; go on with --resume")
+
+
+if __name__ == "__main__":
+    app()

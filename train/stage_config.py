@@ -1,0 +1,103 @@
+"""Settings of one training stage of the MLLM, as `train.mllm` reads them from YAML."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from train.config import RunConfig
+from train.mllm_data import RowConfig, SourceConfig
+
+
+class InitConfig(RunConfig):
+    """Where the weights come from: an MLLM of ours, or a language model and a tokenizer."""
+
+    mllm: str | None = None  # nano, a folder (such as the previous stage's result) or a hub name
+    llm: str | None = None  # a LLaMA-style checkpoint in Hugging Face's layout: folder or hub name
+    llm_config: dict[str, Any] | None = None  # LlamaConfig values of a fresh language model
+    text_tokenizer: str | None = None  # folder with tokenizer.model; by default the llm's
+    tokenizer: str = "nano"  # image tokenizer
+    revision: str | None = None  # of the mllm or llm on the hub
+    # Of what a language model lacks:
+    projection_dim: int = 1024
+    projection_heads: int = 16
+    head_layers: int = 3
+    chat_template: str = "vicuna"
+
+    @model_validator(mode="after")
+    def _check_source(self) -> "InitConfig":
+        given = [name for name in ("mllm", "llm", "llm_config") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"init_from needs one of mllm, llm or llm_config, got {given or None}")
+        if self.llm_config is not None and self.text_tokenizer is None:
+            raise ValueError("init_from.llm_config needs text_tokenizer, a folder with its model")
+        return self
+
+
+class DataConfig(RunConfig):
+    """What is trained on, and what validation looks at."""
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    validation: tuple[SourceConfig, ...] = ()
+    num_samples: int | None = Field(default=None, gt=0)  # None: one epoch of the sources
+    num_validation: int = Field(default=64, gt=0)  # samples of each validation
+    rows: RowConfig = RowConfig()
+    seed: int = 0
+    num_workers: int = Field(default=2, ge=0)  # processes that read and encode, per process
+
+
+class OptimConfig(RunConfig):
+    """AdamW with a cosine schedule."""
+
+    lr: float = Field(gt=0)
+    lr_scales: dict[str, float] = Field(default_factory=dict)  # part of the model -> factor on lr
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup_share: float = Field(default=0.03, ge=0, le=1)  # of all steps
+    final_lr_share: float = Field(default=0.0, ge=0, le=1)  # of lr, where the cosine ends
+    clip_grad: float = 1.0
+
+
+class BatchConfig(RunConfig):
+    """Samples of a step: samples_per_pack * accumulation * processes."""
+
+    samples_per_pack: int = Field(gt=0)
+    accumulation: int = Field(default=1, gt=0)
+
+
+class LoraSettings(RunConfig):
+    """Low-rank adapters on the language model's linear layers (arXiv 2106.09685)."""
+
+    rank: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    quantize: Literal["none", "nf4"] = "none"  # nf4: QLoRA (arXiv 2305.14314), needs CUDA
+
+
+class WatchConfig(RunConfig):
+    """Bookkeeping, in optimizer steps."""
+
+    log_every: int = Field(default=10, gt=0)
+    validate_every: int = Field(default=500, gt=0)
+    save_every: int = Field(default=500, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
+    report_to: tuple[str, ...] = ("tensorboard",)
+
+
+class StageConfig(RunConfig):
+    """One stage."""
+
+    output: str  # run folder
+    init_from: InitConfig
+    trainable: tuple[str, ...]  # parts of the model, see train/parts.py
+    data: DataConfig
+    optim: OptimConfig
+    batch: BatchConfig
+    lora: LoraSettings | None = None
+    watch: WatchConfig = WatchConfig()
+    precision: Literal["bf16", "fp32"] = "bf16"
+    gradient_checkpointing: bool = False
+    attention: str = "packed_sdpa"  # flash_attention_2 where it is installed
+    deepspeed: str | None = None  # a JSON in train/configs/deepspeed, such as zero2, or a path
+    device: Literal["auto", "cpu"] = "auto"
+    seed: int = 0

@@ -1,0 +1,113 @@
+"""The model that a training stage starts from, as a folder that `from_pretrained` takes.
+
+Our own MLLM is taken as it is. Around a language model the visual parts are built once and saved,
+so that every process, sharded by ZeRO or not, loads the same weights in the same way.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from mllm.config import UniTokMLLMConfig
+from mllm.image_tokenizer import load_tokenizer
+from mllm.model import UniTokMLLM
+from mllm.pipeline import Pipeline
+from mllm.processor import Processor
+from mllm.text_tokenizer import BOS_ID, EOS_ID, TOKENIZER_FILE, UNK_ID, TextTokenizer
+from train.stage_config import InitConfig
+from unitok.config import PATCH_SIZE
+from unitok.hub import resolve_model
+from unitok.model import UniTok
+
+LLM_TYPE = "llama"
+INIT_FOLDER = "init"  # inside the run folder
+
+
+def initial_folder(config: InitConfig, run: Path, *, seed: int) -> str:
+    """What `Pipeline.from_pretrained` loads at the start; built in `run` when there is none yet."""
+    if config.mllm is not None:
+        return config.mllm
+    folder = run / INIT_FOLDER
+    if not (folder / "config.json").is_file():
+        build_pipeline(config, seed=seed).save_pretrained(folder)
+    return str(folder)
+
+
+def build_pipeline(config: InitConfig, *, seed: int) -> Pipeline:
+    """A language model with fresh visual parts, and all that belongs to it."""
+    tokenizer = load_tokenizer(config.tokenizer, device="cpu")
+    llm_folder = None if config.llm is None else find_language_model(config)
+    text_folder = config.text_tokenizer or llm_folder
+    assert text_folder is not None
+    text_tokenizer = TextTokenizer.from_file(Path(text_folder) / TOKENIZER_FILE)
+    llm_config = read_llm_config(config, llm_folder, vocab_size=len(text_tokenizer))
+    torch.manual_seed(seed)
+    model = UniTokMLLM(build_model_config(config, llm_config, tokenizer))
+    model.adopt_tokenizer(tokenizer.quantizer, fingerprint=tokenizer.fingerprint)
+    if llm_folder is not None:
+        adopt_language_model(model, llm_folder)
+    return Pipeline(model, Processor.for_config(model.config, text_tokenizer), tokenizer)
+
+
+def find_language_model(config: InitConfig) -> Path:
+    """The folder of a LLaMA-style checkpoint with safetensors."""
+    assert config.llm is not None
+    folder = resolve_model(
+        config.llm, nano_folder=Path(config.llm), expected_type=LLM_TYPE, revision=config.revision
+    )
+    if not any((folder / name).is_file() for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+        raise FileNotFoundError(
+            f"the language model {config.llm} has no safetensors; other weights are never "
+            "unpickled: take a revision that has them or save it again with transformers"
+        )
+    return folder
+
+
+def read_llm_config(config: InitConfig, folder: Path | None, *, vocab_size: int) -> LlamaConfig:
+    """The language model's config; its vocabulary must be the text tokenizer's."""
+    if folder is None:
+        values: dict[str, Any] = {"vocab_size": vocab_size, **(config.llm_config or {})}
+    else:
+        values = json.loads((folder / "config.json").read_text())
+    llm_config = LlamaConfig(**{**values, "pad_token_id": UNK_ID, "tie_word_embeddings": False})
+    found = (llm_config.vocab_size, llm_config.bos_token_id, llm_config.eos_token_id)
+    if found != (vocab_size, BOS_ID, EOS_ID):
+        raise ValueError(
+            f"the language model has vocabulary, bos and eos {found}, its text tokenizer "
+            f"{(vocab_size, BOS_ID, EOS_ID)}; name the text tokenizer that belongs to it"
+        )
+    return llm_config
+
+
+def build_model_config(
+    config: InitConfig, llm_config: LlamaConfig, tokenizer: UniTok
+) -> UniTokMLLMConfig:
+    """Sizes from the language model, the image tokenizer and the settings."""
+    side = tokenizer.config.image_size // PATCH_SIZE
+    return UniTokMLLMConfig(
+        text_config=llm_config,
+        num_codebooks=tokenizer.config.num_codebooks,
+        codebook_size=tokenizer.config.codebook_size,
+        codebook_dim=tokenizer.config.codebook_dim,
+        grid=(side, side),
+        projection_dim=config.projection_dim,
+        projection_heads=config.projection_heads,
+        head_layers=config.head_layers,
+        chat_template_name=config.chat_template,
+    )
+
+
+def adopt_language_model(model: UniTokMLLM, folder: Path) -> None:
+    """Take over every weight of a language model; its embeddings may be tied to its output."""
+    language_model, info = LlamaForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    problems = {name: keys for name, keys in info.items() if keys and name != "error_msgs"}
+    if problems:
+        raise ValueError(f"the weights in {folder} do not fit its config.json: {problems}")
+    model.decoder.load_state_dict(language_model.model.state_dict())
+    model.lm_head.load_state_dict(language_model.lm_head.state_dict())

@@ -1,0 +1,214 @@
+"""UniTokTrainer: Hugging Face's Trainer with one loss denominator for everything in a step.
+
+Packs, accumulation steps and processes share it, so that how a batch was cut changes nothing.
+Text and image losses are logged apart, and by source.
+
+Needs no change for DeepSpeed: ZeRO stages come with the settings.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, SequentialSampler
+from transformers import Trainer, TrainingArguments
+
+from mllm.loss import LossTerms, count_learned
+from mllm.model import UniTokMLLM
+from train.parts import part_of
+
+SKIPPED_FILE = "skipped_samples.jsonl"
+LOG_FILE = "log.jsonl"
+TERMS = ("text", "image", "num_text", "num_image")  # columns of a LossTerms.by_group
+
+
+class UniTokTrainer(Trainer):
+    """Trains a `UniTokMLLM` on packed batches in the order of the dataset."""
+
+    # The loss is divided by the denominator of the whole step, not by the accumulation steps.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        run_folder: Path,
+        source_names: Sequence[str],
+        lr_scales: Mapping[str, float],
+        **options: Any,
+    ) -> None:
+        """`lr_scales`: factor on the learning rate of a part of the model, by its name."""
+        super().__init__(model, args, **options)
+        self.run_folder = run_folder
+        self.source_names = list(source_names)
+        self.lr_scales = dict(lr_scales)
+        config = self.accelerator.unwrap_model(self.model).config
+        self._counts = {
+            "image_token_id": config.image_token_id,
+            "num_codebooks": config.num_codebooks,
+        }
+        # Kept in training and emptied by each log: (sources, 4), the columns of TERMS.
+        self._sums = torch.zeros(len(self.source_names), len(TERMS), dtype=torch.float64)
+        self._num_tokens = 0
+        self._num_skipped = 0
+        self._logged_at = time.monotonic()
+
+    # -- loss ------------------------------------------------------------------------------------
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
+        """Learned text ids and sub-codes of the whole step, over all processes."""
+        own = sum(count_learned(batch["labels"], **self._counts) for batch in batch_samples)
+        counts = self.accelerator.gather(torch.tensor([own], device=device))
+        # A step may have nothing to learn; its loss is zero then, whatever it is divided by.
+        return counts.sum().clamp(min=1)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The batch's part of the step's loss, times the processes that average gradients."""
+        self._note_skipped(inputs.pop("skipped"))
+        outputs = model(**inputs)
+        terms: LossTerms = outputs.loss_terms
+        assert terms.by_group is not None
+        assert num_items_in_batch is not None
+        self._add(terms.by_group, num_tokens=inputs["input_ids"].numel())
+        loss = (terms.text + terms.image) / num_items_in_batch * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _add(self, by_group: Tensor, *, num_tokens: int) -> None:
+        self._sums = self._sums.to(by_group.device)
+        self._sums[: len(by_group)] += by_group
+        self._num_tokens += num_tokens
+
+    def _note_skipped(self, skipped: Sequence[tuple[int, str, str]]) -> None:
+        """List samples that were left out, by process, in the run folder."""
+        if not skipped:
+            return
+        self._num_skipped += len(skipped)
+        path = self.run_folder / SKIPPED_FILE
+        with path.open("a", encoding="utf-8") as file:
+            for source, row_id, reason in skipped:
+                entry = {"source": self.source_names[source], "id": row_id, "reason": reason}
+                file.write(json.dumps(entry) + "\n")
+
+    # -- order of data and rates -----------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        # The mixture is shuffled already; a second shuffle would depend on the random state.
+        return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            assert self.model is not None
+            self.optimizer = torch.optim.AdamW(
+                self._parameter_groups(model or self.model),
+                lr=self.args.learning_rate,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+            )
+        return self.optimizer
+
+    def _parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """One group per part of the model, and one more for what weight decay leaves out."""
+        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                # ZeRO-3 leaves parameters empty; their own shape is kept in ds_shape.
+                num_dims = len(getattr(parameter, "ds_shape", parameter.shape))
+                groups.setdefault((part_of(name), num_dims > 1), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": self.args.learning_rate * self.lr_scales.get(part, 1.0),
+                "weight_decay": self.args.weight_decay if is_matrix else 0.0,
+            }
+            for (part, is_matrix), parameters in groups.items()
+        ]
+
+    # -- logging ---------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add text and image losses, tokens per second and skipped samples since the last log."""
+        if "loss" in logs:
+            logs = {**logs, **self._gather_sums()}
+        super().log(logs, start_time)
+        if self.is_world_process_zero():
+            with (self.run_folder / LOG_FILE).open("a") as file:
+                file.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
+
+    def _gather_sums(self) -> dict[str, float]:
+        """Means over all processes since the last call."""
+        seconds = time.monotonic() - self._logged_at
+        counts = torch.tensor([self._num_tokens, self._num_skipped], device=self._sums.device)
+        sums = self.accelerator.reduce(self._sums.clone(), reduction="sum")
+        num_tokens, num_skipped = self.accelerator.reduce(counts, reduction="sum").tolist()
+        self._sums.zero_()
+        self._num_tokens, self._num_skipped = 0, 0
+        self._logged_at = time.monotonic()
+        return {
+            **mean_losses(sums, self.source_names),
+            "tokens_per_second": round(num_tokens / seconds, 1),
+            "skipped_samples": num_skipped,
+        }
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Mean losses over the held-out rows, over all processes."""
+        loader = self.get_eval_dataloader(eval_dataset)
+        sums = self._evaluation_sums(loader)
+        metrics = {
+            f"{metric_key_prefix}_{name}": value
+            for name, value in mean_losses(sums, self.source_names).items()
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    @torch.no_grad()
+    def _evaluation_sums(self, loader: DataLoader[Any]) -> Tensor:
+        model = self.model_wrapped
+        was_training = model.training
+        model.eval()
+        sums = torch.zeros_like(self._sums)
+        for batch in loader:
+            batch.pop("skipped")
+            with self.compute_loss_context_manager():
+                by_group = model(**self._prepare_inputs(batch)).loss_terms.by_group
+            sums[: len(by_group)] += by_group.to(sums.device)
+        model.train(was_training)
+        return self.accelerator.reduce(sums, reduction="sum")
+
+
+def mean_losses(sums: Tensor, source_names: Sequence[str]) -> dict[str, float]:
+    """`loss/text`, `loss/image` and the same of each source from sums (sources, 4)."""
+    suffixes = ["", *(f"/{name}" for name in source_names)]
+    rows = [sums.sum(dim=0).tolist(), *sums.tolist()]
+    means = {}
+    for suffix, (text, image, num_text, num_image) in zip(suffixes, rows, strict=True):
+        if num_text:
+            means[f"loss/text{suffix}"] = text / num_text
+        if num_image:
+            means[f"loss/image{suffix}"] = image / num_image
+    return means
+
+
+def unwrapped(trainer: UniTokTrainer) -> UniTokMLLM:
+    """The model under DeepSpeed's and DDP's wrappers."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    assert isinstance(model, UniTokMLLM)
+    return model
