@@ -1,8 +1,4 @@
-"""Train a UniTok tokenizer on drawn scenes: reconstruction, contrastive and VQ losses.
-
-A second stage may keep every code as it is and train what reads codes alone: the decoder is then
-the only part that pays for a sharper picture, and steps cost less.
-"""
+"""Train a UniTok tokenizer on drawn scenes: reconstruction, contrastive and VQ losses."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,25 +36,19 @@ class LossWeights(RunConfig):
     clip: float = 1.0
 
 
-class DecoderConfig(RunConfig):
-    """Everything about training what reads codes but its time."""
+class TokenizerConfig(RunConfig):
+    """Everything about one tokenizer run but its time."""
 
+    model: UniTokConfig
     batch_size: int = Field(gt=0)
     weights: LossWeights = LossWeights()
     loop: LoopConfig
 
 
-class TokenizerConfig(DecoderConfig):
-    """Everything about one tokenizer run but its time."""
-
-    model: UniTokConfig
-
-
 class TokenizerTraining:
     """Losses and previews of one tokenizer run."""
 
-    def __init__(self, name: str, model: UniTok, folder: Path, *, weights: LossWeights) -> None:
-        self.name = name
+    def __init__(self, model: UniTok, folder: Path, *, weights: LossWeights) -> None:
         self.model = model
         self.folder = folder
         self.weights = weights
@@ -92,7 +82,7 @@ class TokenizerTraining:
             same_objects(inspect(picture), scene)
             for picture, scene in zip(pictures, self.scenes, strict=True)
         ]
-        path = self.folder / "samples" / f"{self.name}_{step:06d}.png"
+        path = self.folder / "samples" / f"tokenizer_{step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         originals = [np.asarray(picture) for picture in to_pil(pixels)]
         Image.fromarray(_preview_grid(originals, pictures)).save(path)
@@ -104,45 +94,17 @@ def train_tokenizer(
 ) -> UniTok | None:
     """Train from scratch in `folder`; returns the model, or None when a signal stopped the run."""
     torch.manual_seed(config.loop.seed)
-    model = UniTok(config.model)
-    return _train("tokenizer", model, config, folder, minutes=minutes, resume=resume)
-
-
-def train_decoder(
-    model: UniTok,
-    config: DecoderConfig,
-    folder: Path,
-    *,
-    minutes: float | None = None,
-    resume: bool = False,
-) -> UniTok | None:
-    """Train what reads codes; every picture keeps its codes. Returns as `train_tokenizer`."""
-    torch.manual_seed(config.loop.seed)
-    for part in (model.encoder, model.quant_proj, model.quantizer):
-        part.requires_grad_(False)
-    return _train("decoder", model, config, folder, minutes=minutes, resume=resume)
-
-
-def _train(
-    name: str,
-    model: UniTok,
-    config: DecoderConfig,
-    folder: Path,
-    *,
-    minutes: float | None,
-    resume: bool,
-) -> UniTok | None:
-    model = model.to(memory_format=torch.channels_last)
-    training = TokenizerTraining(name, model, folder, weights=config.weights)
+    model = UniTok(config.model).to(memory_format=torch.channels_last)
+    training = TokenizerTraining(model, folder, weights=config.weights)
     stage = StageLoop(
-        name,
+        "tokenizer",
         folder,
         model=model,
         data=TokenizerBatches(
             config.batch_size,
-            image_size=model.config.image_size,
-            vocab_size=model.config.text_vocab_size,
-            context_length=model.config.text_context_length,
+            image_size=config.model.image_size,
+            vocab_size=config.model.text_vocab_size,
+            context_length=config.model.text_context_length,
         ),
         compute_losses=training.losses,
         config=config.loop,
