@@ -31,9 +31,8 @@ class VisualEmbedder(nn.Module):
     ) -> None:
         super().__init__()
         self.quantizer = MultiCodebookQuantizer(
-            num_codebooks, codebook_size, codebook_dim=codebook_dim
+            num_codebooks, codebook_size, codebook_dim=codebook_dim, frozen=True
         )
-        self._freeze_codebooks()
         self.projection = AttentionProjection(
             num_codebooks * codebook_dim, projection_dim, projection_heads, causal=True
         )
@@ -53,12 +52,6 @@ class VisualEmbedder(nn.Module):
     def build_cache(self, num_pictures: int, num_tokens: int) -> ProjectionCache:
         """An empty cache for pictures of up to `num_tokens` visual tokens."""
         return self.projection.build_cache(num_pictures, num_tokens)
-
-    def _freeze_codebooks(self) -> None:
-        # A buffer, because a parameter would ask for a gradient again after each from_pretrained.
-        codebooks_KVD = self.quantizer.codebooks_KVD.detach()
-        del self.quantizer.codebooks_KVD
-        self.quantizer.register_buffer("codebooks_KVD", codebooks_KVD)
 
     def train(self, mode: bool = True) -> "VisualEmbedder":
         super().train(mode)

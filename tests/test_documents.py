@@ -38,7 +38,7 @@ def blocks(path: Path, language: str) -> list[str]:
 def command_lines(path: Path) -> Iterator[list[str]]:
     """Arguments of every command in a document, comments left out."""
     for block in blocks(path, ""):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             if arguments := shlex.split(line, comments=True):
                 yield arguments
 

@@ -55,12 +55,14 @@ class StopOnSignal(TrainerCallback):
         self.received = True
 
 
-def find_checkpoint(folder: Path) -> Path:
-    """The newest checkpoint; one that was cut off is an error, never passed over."""
+def find_checkpoint(folder: Path, *, step: int | None = None) -> Path:
+    """The newest checkpoint, or that of `step`; one that was cut off is an error."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    if not found:
-        raise FileNotFoundError(f"no checkpoint in {folder}; start without --resume")
-    newest = found[-1]
+    wanted = [path for path in found if step is None or path.name == f"checkpoint-{step}"]
+    if not wanted:
+        known = ", ".join(path.name for path in found) or "none at all"
+        raise FileNotFoundError(f"no such checkpoint in {folder}; there is {known}")
+    newest = wanted[-1]
     if not (newest / COMPLETE_FILE).is_file():
         raise ValueError(
             f"checkpoint {newest} is incomplete: writing it was cut off; delete it to go on from "

@@ -153,12 +153,18 @@ class CodeShards:
     """
 
     def __init__(
-        self, folder: str | PathLike[str], *, tokenizer_fingerprint: str | None = None
+        self,
+        folder: str | PathLike[str],
+        *,
+        tokenizer_fingerprint: str | None = None,
+        source: str | None = None,
     ) -> None:
-        """With a fingerprint, codes of another tokenizer are refused."""
+        """`tokenizer_fingerprint`: refuse codes of another tokenizer. `source`: its rows only."""
         self.folder = Path(folder)
         manifest = _read_manifest(self.folder / MANIFEST_FILE)
         self.origin, self.shards = _parse_manifest(self.folder / MANIFEST_FILE, manifest)
+        if source is not None:
+            self.shards = _shards_of(self.folder, self.shards, source)
         self._starts = list(accumulate((shard.num_rows for shard in self.shards), initial=0))
         made_by = self.origin.tokenizer_fingerprint
         if tokenizer_fingerprint not in (None, made_by):
@@ -225,6 +231,14 @@ def _stored(row: CodeRow) -> dict[str, Any]:
         "pictures": pictures,
         "source": row.source,
     }
+
+
+def _shards_of(folder: Path, shards: Sequence[Shard], source: str) -> list[Shard]:
+    own = [shard for shard in shards if shard.source == source]
+    if not own:
+        known = sorted({shard.source for shard in shards})
+        raise ValueError(f"{folder} has no source {source!r}; expected one of {', '.join(known)}")
+    return own
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -8,28 +8,41 @@ samples were left out, and in the end model/, which `--model` and `from_pretrain
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from accelerate import PartialState
+from peft import PeftModel
+from torch import nn
 from transformers import TrainingArguments, set_seed
 
 import mllm.packed_attention  # noqa: F401 - makes its attention known to transformers
-from mllm.console import announce, user_errors
+from mllm.config import UniTokMLLMConfig
+from mllm.console import announce, say, user_errors
+from mllm.image_tokenizer import TOKENIZER_FOLDER
+from mllm.model import UniTokMLLM
 from mllm.pipeline import Pipeline
+from mllm.processor import Processor
+from mllm.text_tokenizer import EOS_ID
+from train.adapters import add_adapters, merge_adapters
 from train.checkpoints import CompleteMarker, StopOnSignal, find_checkpoint
 from train.config import load_config, save_config
+from train.dry_run import describe_stage
 from train.mllm_data import MixtureDataset, Packer, RowEncoder, open_mixture
 from train.parts import count_parameters, train_only
+from train.samples import DrawSamples
 from train.stage_config import StageConfig
-from train.stage_model import initial_folder
+from train.stage_model import initial_folder, plan_start
 from train.trainer import UniTokTrainer
 
 CONFIG_COPY = "config.yaml"
 CHECKPOINTS = "checkpoints"
 MODEL_FOLDER = "model"
+ADAPTER_FOLDER = "adapter"
 DEEPSPEED_CONFIGS = Path(__file__).parent / "configs" / "deepspeed"
 
 logger = logging.getLogger(__name__)
@@ -54,8 +67,6 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
     arguments = training_arguments(config, run)  # before the model: ZeRO-3 shards it as it loads
     set_seed(config.seed)
     pipeline = Pipeline.from_pretrained(start, device="cpu", dtype="float32")
-    pipeline.model.set_attn_implementation(config.attention)
-    train_only(pipeline.model, config.trainable)
     trainer = build_trainer(config, arguments, pipeline)
     report_parts(trainer)
     checkpoint = find_checkpoint(run / CHECKPOINTS) if resume else None
@@ -64,6 +75,19 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
         return False
     save_result(trainer, pipeline, run / MODEL_FOLDER)
     return True
+
+
+def dry_run(config: StageConfig) -> Iterator[str]:
+    """What the stage would do, line by line; nothing is written and no weight is read."""
+    plan = plan_start(config.init_from)
+    with torch.device("meta"):
+        model = prepare_model(config, UniTokMLLM(plan.model_config))
+    fingerprint = plan.model_config.tokenizer_fingerprint
+    data = open_data(config, plan.processor, tokenizer_fingerprint=fingerprint)
+    packer = build_packer(plan.model_config)
+    yield from describe_stage(
+        config, model, data.training, packer, processes=PartialState().num_processes
+    )
 
 
 def prepare_run_folder(config: StageConfig, run: Path, *, resume: bool) -> None:
@@ -134,15 +158,25 @@ def find_deepspeed(name: str) -> Path:
     return path
 
 
-def open_data(config: StageConfig, pipeline: Pipeline) -> StageData:
+def prepare_model(config: StageConfig, model: UniTokMLLM) -> nn.Module:
+    """Attention, and what learns: parts of the model, or adapters on it."""
+    model.set_attn_implementation(config.attention)
+    if config.lora is None:
+        train_only(model, config.trainable)
+        return model
+    return add_adapters(model, config.lora, trainable=config.trainable)
+
+
+def open_data(
+    config: StageConfig, processor: Processor, *, tokenizer_fingerprint: str
+) -> StageData:
     """Open all sources; codes of another tokenizer are refused."""
     data = config.data
-    encoder = RowEncoder(pipeline.processor, data.rows)
-    fingerprint = pipeline.tokenizer.fingerprint
+    encoder = RowEncoder(processor, data.rows)
     training = open_mixture(
         data.sources,
         encoder,
-        tokenizer_fingerprint=fingerprint,
+        tokenizer_fingerprint=tokenizer_fingerprint,
         num_samples=data.num_samples,
         seed=data.seed,
     )
@@ -151,7 +185,7 @@ def open_data(config: StageConfig, pipeline: Pipeline) -> StageData:
     validation = open_mixture(
         data.validation,
         encoder,
-        tokenizer_fingerprint=fingerprint,
+        tokenizer_fingerprint=tokenizer_fingerprint,
         num_samples=data.num_validation,
         seed=data.seed,
     )
@@ -161,22 +195,32 @@ def open_data(config: StageConfig, pipeline: Pipeline) -> StageData:
 def build_trainer(
     config: StageConfig, arguments: TrainingArguments, pipeline: Pipeline
 ) -> UniTokTrainer:
-    data = open_data(config, pipeline)
-    model_config = pipeline.model.config
-    return UniTokTrainer(
-        pipeline.model,
+    fingerprint = pipeline.tokenizer.fingerprint
+    data = open_data(config, pipeline.processor, tokenizer_fingerprint=fingerprint)
+    trainer = UniTokTrainer(
+        prepare_model(config, pipeline.model),
         arguments,
         run_folder=Path(config.output),
         source_names=[source.name for source in config.data.sources],
+        validation_names=[source.name for source in config.data.validation],
         lr_scales=config.optim.lr_scales,
-        data_collator=Packer(
-            num_visual_tokens=model_config.num_visual_tokens,
-            num_codebooks=model_config.num_codebooks,
-            filler_id=pipeline.processor.tokenizer.eos_token_id,
-        ),
+        data_collator=build_packer(pipeline.model.config),
         train_dataset=data.training,
         eval_dataset=data.validation,
         callbacks=[StopOnSignal(), CompleteMarker()],
+    )
+    if config.watch.samples is not None:
+        samples = DrawSamples(pipeline, config.watch.samples, Path(config.output))
+        samples.trackers = trainer.callback_handler.callbacks
+        trainer.add_callback(samples)
+    return trainer
+
+
+def build_packer(config: UniTokMLLMConfig) -> Packer:
+    return Packer(
+        num_visual_tokens=config.num_visual_tokens,
+        num_codebooks=config.num_codebooks,
+        filler_id=EOS_ID,
     )
 
 
@@ -188,11 +232,16 @@ def report_parts(trainer: UniTokTrainer) -> None:
 
 
 def save_result(trainer: UniTokTrainer, pipeline: Pipeline, folder: Path) -> None:
-    """The trained model with processor and tokenizer, in the type that training ran in."""
-    trainer.save_model(str(folder))  # gathers ZeRO-3 shards; every process takes part
+    """The trained model with processor and tokenizer; adapters also alone."""
+    adapted = trainer.accelerator.unwrap_model(trainer.model)
+    if not isinstance(adapted, PeftModel):
+        trainer.save_model(str(folder))  # gathers ZeRO-3 shards; every process takes part
+    elif trainer.is_world_process_zero():
+        adapted.save_pretrained(folder.with_name(ADAPTER_FOLDER))
+        merge_adapters(adapted).save_pretrained(folder)
     if trainer.is_world_process_zero():
         pipeline.processor.save_pretrained(folder)
-        pipeline.tokenizer.save_pretrained(folder / "unitok")
+        pipeline.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
 
 
 @app.command(
@@ -205,10 +254,17 @@ def main(
         list[str] | None, typer.Argument(help="Settings, such as optim.lr=1e-5")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in the output folder")] = False,
+    only_describe: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the stage would do")
+    ] = False,
 ) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with user_errors():
         stage = load_config(StageConfig, config, overrides or [])
+        if only_describe:
+            for line in dry_run(stage):
+                say(line)
+            return
         finished = run_stage(stage, resume=resume)
     if PartialState().is_main_process:
         end = f"the model is in {stage.output}/{MODEL_FOLDER}"

@@ -22,11 +22,12 @@ from train.config import RunConfig
 from train.mixture import MixturePlan, plan_mixture
 
 
-class SourceConfig(RunConfig):
+class MixtureSource(RunConfig):
     """One folder of code shards in a mixture."""
 
     name: str
     codes: str  # a folder of train.extract_codes
+    source: str | None = None  # one of the folder's sources; None: all of them
     weight: float | None = None  # its share of the samples, in any unit; None: its number of rows
 
 
@@ -143,7 +144,7 @@ class MixtureDataset(Dataset[Sample]):
 
 
 def open_mixture(
-    sources: Sequence[SourceConfig],
+    sources: Sequence[MixtureSource],
     encoder: RowEncoder,
     *,
     tokenizer_fingerprint: str,
@@ -152,7 +153,8 @@ def open_mixture(
 ) -> MixtureDataset:
     """Open the shards of every source and plan the run's samples; None: one epoch."""
     shards = [
-        CodeShards(source.codes, tokenizer_fingerprint=tokenizer_fingerprint) for source in sources
+        CodeShards(each.codes, tokenizer_fingerprint=tokenizer_fingerprint, source=each.source)
+        for each in sources
     ]
     plan = plan_mixture(
         [len(each) for each in shards],

@@ -25,8 +25,8 @@ from unitok.model import UniTok
 from unitok.text import build_text_tokenizer
 
 UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt, for guidance
-DESCRIPTION_SHARE = 0.5  # of the question rows also describe the picture: many facts in one answer
-MAX_QUESTIONS = 5  # about one picture: attention over long rows costs more than it teaches
+DESCRIPTION_SHARE = 1.0  # of the question rows also describe the picture: many facts in one answer
+MAX_QUESTIONS = 4  # about one picture: attention over long rows costs more than it teaches
 NUM_FINGERPRINTED = 32  # training scenes that tell whether the drawn world is still the same
 ENCODE_CHUNK = 2048  # pictures between two reports of progress
 
@@ -39,6 +39,15 @@ def training_example(index: int) -> tuple[Scene, str]:
 def training_dialogue(index: int) -> Sequence[Message]:
     """The `index`-th training conversation: always the same."""
     return dialogue(random.Random(f"dialogue:{index}"))
+
+
+def choose_questions(scene: Scene, rng: random.Random) -> list[Question]:
+    """What one conversation asks about a training picture."""
+    asked = [*questions(scene, rng), *questions(scene, rng, balanced=False)]
+    asked = rng.sample(asked, min(MAX_QUESTIONS, len(asked)))
+    if rng.random() < DESCRIPTION_SHARE:
+        asked[0] = describe(scene, rng)
+    return asked
 
 
 def text_lines(num_examples: int) -> list[str]:
@@ -173,11 +182,7 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
 
     def _questions(self, rng: random.Random) -> Encoded:
         index = rng.randrange(len(self.codes.examples))
-        scene, _ = training_example(index)
-        asked = [*questions(scene, rng), *questions(scene, rng, balanced=False)]
-        asked = rng.sample(asked, min(MAX_QUESTIONS, len(asked)))
-        if rng.random() < DESCRIPTION_SHARE:
-            asked[0] = describe(scene, rng)
+        asked = choose_questions(training_example(index)[0], rng)
         return self.processor.encode_chat(_interview(asked, self.codes.example(index)))
 
     def _dialogue(self, rng: random.Random) -> Encoded:

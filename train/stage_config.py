@@ -5,7 +5,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from train.config import RunConfig
-from train.mllm_data import RowConfig, SourceConfig
+from train.mllm_data import MixtureSource, RowConfig
+from train.parts import PARTS
 
 
 class InitConfig(RunConfig):
@@ -36,8 +37,8 @@ class InitConfig(RunConfig):
 class DataConfig(RunConfig):
     """What is trained on, and what validation looks at."""
 
-    sources: tuple[SourceConfig, ...] = Field(min_length=1)
-    validation: tuple[SourceConfig, ...] = ()
+    sources: tuple[MixtureSource, ...] = Field(min_length=1)
+    validation: tuple[MixtureSource, ...] = ()
     num_samples: int | None = Field(default=None, gt=0)  # None: one epoch of the sources
     num_validation: int = Field(default=64, gt=0)  # samples of each validation
     rows: RowConfig = RowConfig()
@@ -71,7 +72,22 @@ class LoraSettings(RunConfig):
     rank: int = Field(default=16, gt=0)
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    quantize: Literal["none", "nf4"] = "none"  # nf4: QLoRA (arXiv 2305.14314), needs CUDA
+
+
+class QuestionSetting(RunConfig):
+    """A question that is asked again and again during a training."""
+
+    question: str
+    image: str | None = None  # a path or example:NAME
+
+
+class SampleSettings(RunConfig):
+    """What is drawn and answered now and then, to look at."""
+
+    every: int = Field(gt=0)  # steps; and at the end
+    prompts: tuple[str, ...] = ()
+    questions: tuple[QuestionSetting, ...] = ()
+    answer_length: int = Field(default=48, gt=0)  # tokens
 
 
 class WatchConfig(RunConfig):
@@ -82,6 +98,10 @@ class WatchConfig(RunConfig):
     save_every: int = Field(default=500, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
     report_to: tuple[str, ...] = ("tensorboard",)
+    samples: SampleSettings | None = None
+
+
+ZERO_3 = "zero3"
 
 
 class StageConfig(RunConfig):
@@ -101,3 +121,23 @@ class StageConfig(RunConfig):
     deepspeed: str | None = None  # a JSON in train/configs/deepspeed, such as zero2, or a path
     device: Literal["auto", "cpu"] = "auto"
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "StageConfig":
+        for given in (self.trainable, self.optim.lr_scales):
+            unknown = set(given) - set(PARTS)
+            if unknown:
+                raise ValueError(f"unknown parts {sorted(unknown)}; expected {', '.join(PARTS)}")
+        for sources in (self.data.sources, self.data.validation):
+            names = [source.name for source in sources]
+            if len(set(names)) < len(names):
+                raise ValueError(f"sources need different names, got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_adapters(self) -> "StageConfig":
+        if self.lora is not None and self.deepspeed is not None and ZERO_3 in self.deepspeed:
+            raise ValueError(
+                "adapters cannot be merged into weights that ZeRO-3 has cut up; set deepspeed=zero2"
+            )
+        return self

@@ -4,7 +4,7 @@ Our own MLLM is taken as it is. Around a language model the visual parts are bui
 so that every process, sharded by ZeRO or not, loads the same weights in the same way.
 """
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from mllm.config import UniTokMLLMConfig
 from mllm.image_tokenizer import load_tokenizer
-from mllm.model import UniTokMLLM
+from mllm.model import NANO_FOLDER, UniTokMLLM
 from mllm.pipeline import Pipeline
 from mllm.processor import Processor
 from mllm.text_tokenizer import BOS_ID, EOS_ID, TOKENIZER_FILE, UNK_ID, TextTokenizer
 from train.stage_config import InitConfig
 from unitok.config import PATCH_SIZE
+from unitok.files import read_json
 from unitok.hub import resolve_model
 from unitok.model import UniTok
 
@@ -37,20 +38,46 @@ def initial_folder(config: InitConfig, run: Path, *, seed: int) -> str:
     return str(folder)
 
 
+@dataclass(frozen=True, eq=False)
+class StartPlan:
+    """All about the start of a stage but its weights."""
+
+    model_config: UniTokMLLMConfig
+    processor: Processor
+
+
+def plan_start(config: InitConfig) -> StartPlan:
+    """What `initial_folder` holds or will hold."""
+    if config.mllm is None:
+        return plan_fresh(config, load_tokenizer(config.tokenizer, device="cpu"))
+    folder = resolve_model(
+        config.mllm,
+        nano_folder=NANO_FOLDER,
+        expected_type=UniTokMLLMConfig.model_type,
+        revision=config.revision,
+    )
+    return StartPlan(UniTokMLLMConfig.from_pretrained(folder), Processor.from_pretrained(folder))
+
+
+def plan_fresh(config: InitConfig, tokenizer: UniTok) -> StartPlan:
+    """The config of a language model with visual parts around it, and its processor."""
+    text_folder = config.text_tokenizer or find_language_model(config)
+    text_tokenizer = TextTokenizer.from_file(Path(text_folder) / TOKENIZER_FILE)
+    llm_config = read_llm_config(config, vocab_size=len(text_tokenizer))
+    model_config = build_model_config(config, llm_config, tokenizer)
+    return StartPlan(model_config, Processor.for_config(model_config, text_tokenizer))
+
+
 def build_pipeline(config: InitConfig, *, seed: int) -> Pipeline:
     """A language model with fresh visual parts, and all that belongs to it."""
     tokenizer = load_tokenizer(config.tokenizer, device="cpu")
-    llm_folder = None if config.llm is None else find_language_model(config)
-    text_folder = config.text_tokenizer or llm_folder
-    assert text_folder is not None
-    text_tokenizer = TextTokenizer.from_file(Path(text_folder) / TOKENIZER_FILE)
-    llm_config = read_llm_config(config, llm_folder, vocab_size=len(text_tokenizer))
+    plan = plan_fresh(config, tokenizer)
     torch.manual_seed(seed)
-    model = UniTokMLLM(build_model_config(config, llm_config, tokenizer))
+    model = UniTokMLLM(plan.model_config)
     model.adopt_tokenizer(tokenizer.quantizer, fingerprint=tokenizer.fingerprint)
-    if llm_folder is not None:
-        adopt_language_model(model, llm_folder)
-    return Pipeline(model, Processor.for_config(model.config, text_tokenizer), tokenizer)
+    if config.llm is not None:
+        adopt_language_model(model, find_language_model(config))
+    return Pipeline(model, plan.processor, tokenizer)
 
 
 def find_language_model(config: InitConfig) -> Path:
@@ -67,12 +94,11 @@ def find_language_model(config: InitConfig) -> Path:
     return folder
 
 
-def read_llm_config(config: InitConfig, folder: Path | None, *, vocab_size: int) -> LlamaConfig:
+def read_llm_config(config: InitConfig, *, vocab_size: int) -> LlamaConfig:
     """The language model's config; its vocabulary must be the text tokenizer's."""
-    if folder is None:
-        values: dict[str, Any] = {"vocab_size": vocab_size, **(config.llm_config or {})}
-    else:
-        values = json.loads((folder / "config.json").read_text())
+    values: dict[str, Any] = {"vocab_size": vocab_size, **(config.llm_config or {})}
+    if config.llm is not None:
+        values = read_json(find_language_model(config) / "config.json")
     llm_config = LlamaConfig(**{**values, "pad_token_id": UNK_ID, "tie_word_embeddings": False})
     found = (llm_config.vocab_size, llm_config.bos_token_id, llm_config.eos_token_id)
     if found != (vocab_size, BOS_ID, EOS_ID):
@@ -98,6 +124,7 @@ def build_model_config(
         projection_heads=config.projection_heads,
         head_layers=config.head_layers,
         chat_template_name=config.chat_template,
+        tokenizer_fingerprint=tokenizer.fingerprint,
     )
 
 

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from mllm.loss import LossTerms, count_learned
-from mllm.model import UniTokMLLM
 from train.parts import part_of
 
 SKIPPED_FILE = "skipped_samples.jsonl"
@@ -39,6 +38,7 @@ class UniTokTrainer(Trainer):
         *,
         run_folder: Path,
         source_names: Sequence[str],
+        validation_names: Sequence[str],
         lr_scales: Mapping[str, float],
         **options: Any,
     ) -> None:
@@ -46,6 +46,7 @@ class UniTokTrainer(Trainer):
         super().__init__(model, args, **options)
         self.run_folder = run_folder
         self.source_names = list(source_names)
+        self.validation_names = list(validation_names)
         self.lr_scales = dict(lr_scales)
         config = self.accelerator.unwrap_model(self.model).config
         self._counts = {
@@ -171,7 +172,7 @@ class UniTokTrainer(Trainer):
         sums = self._evaluation_sums(loader)
         metrics = {
             f"{metric_key_prefix}_{name}": value
-            for name, value in mean_losses(sums, self.source_names).items()
+            for name, value in mean_losses(sums, self.validation_names).items()
         }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -184,7 +185,7 @@ class UniTokTrainer(Trainer):
         model = self.model_wrapped
         was_training = model.training
         model.eval()
-        sums = torch.zeros_like(self._sums)
+        sums = self._sums.new_zeros(len(self.validation_names), len(TERMS))
         for batch in loader:
             batch.pop("skipped")
             with self.compute_loss_context_manager():
@@ -205,10 +206,3 @@ def mean_losses(sums: Tensor, source_names: Sequence[str]) -> dict[str, float]:
         if num_image:
             means[f"loss/image{suffix}"] = image / num_image
     return means
-
-
-def unwrapped(trainer: UniTokTrainer) -> UniTokMLLM:
-    """The model under DeepSpeed's and DDP's wrappers."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    assert isinstance(model, UniTokMLLM)
-    return model

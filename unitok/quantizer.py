@@ -35,14 +35,20 @@ class MultiCodebookQuantizer(nn.Module):
         *,
         codebook_dim: int,
         commitment_weight: float = 0.25,
+        frozen: bool = False,
     ) -> None:
+        """`frozen` codebooks are a buffer: a loaded parameter would ask for gradients again."""
         super().__init__()
         self.num_codebooks = num_codebooks
         self.codebook_size = codebook_size
         self.commitment_weight = commitment_weight
         bound = codebook_dim**-0.5 / INIT_SCALE
         shape = (num_codebooks, codebook_size, codebook_dim)
-        self.codebooks_KVD = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        codebooks_KVD = torch.empty(shape).uniform_(-bound, bound)
+        if frozen:
+            self.register_buffer("codebooks_KVD", codebooks_KVD)
+        else:
+            self.codebooks_KVD = nn.Parameter(codebooks_KVD)
         self.register_buffer("vocab_usage_KV", torch.zeros(num_codebooks, codebook_size))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64), persistent=False)
         self.vocab_usage_KV: Tensor

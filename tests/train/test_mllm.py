@@ -46,7 +46,18 @@ def build_config(materials: dict[str, Path], output: Path, **changes: Any) -> St
         },
         "optim": {"lr": 1e-3},
         "batch": {"samples_per_pack": 2, "accumulation": 2},
-        "watch": {"log_every": 1, "save_every": 2, "validate_every": 3, "report_to": []},
+        "watch": {
+            "log_every": 1,
+            "save_every": 2,
+            "validate_every": 3,
+            "report_to": [],
+            "samples": {
+                "every": 4,
+                "prompts": ["a red star", "a blue circle"],
+                "questions": [{"question": "what is it?", "image": "example:star"}],
+                "answer_length": 4,
+            },
+        },
         "precision": "fp32",
         "device": "cpu",
     }
@@ -68,6 +79,9 @@ def test_a_stage_leaves_a_pipeline_and_a_log_with_losses_by_source(finished: Pat
     pipeline = Pipeline.from_pretrained(finished / "model", device="cpu")
     assert pipeline.generate_images("a red star", num_images=1)
     lines = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    samples = sorted(path.name for path in (finished / "samples").iterdir())
+    assert samples == [f"step_{n:06d}.{kind}" for n in (4, 6) for kind in ("png", "txt")]
+    assert (finished / "samples" / samples[1]).read_text().startswith("what is it?\n")
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     named = {key for line in steps for key in line}
@@ -86,6 +100,20 @@ class StopAt(TrainerCallback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def run_until(step: int, config: StageConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a stage that gets SIGTERM in a step."""
+    build = train.mllm.build_trainer
+
+    def build_stopping(*arguments):
+        trainer = build(*arguments)
+        trainer.add_callback(StopAt(step))
+        return trainer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.mllm, "build_trainer", build_stopping)
+        assert not run_stage(config)
+
+
 def test_a_stopped_and_resumed_stage_ends_with_the_same_weights(
     finished: Path,
     materials: dict[str, Path],
@@ -93,16 +121,7 @@ def test_a_stopped_and_resumed_stage_ends_with_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = build_config(materials, tmp_path / "parts")
-    build = train.mllm.build_trainer
-
-    def build_stopping(*arguments):
-        trainer = build(*arguments)
-        trainer.add_callback(StopAt(3))
-        return trainer
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.mllm, "build_trainer", build_stopping)
-        assert not run_stage(config)
+    run_until(3, config, monkeypatch)
     assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3").is_dir()
     assert run_stage(config, resume=True)
     expected, got = weights(finished), weights(tmp_path / "parts")

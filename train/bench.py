@@ -1,0 +1,234 @@
+"""Speed and memory of one training step: ours against a plain baseline, in the same run.
+
+    python -m train.bench --shape nano --shape 200m
+
+Both see the same mixed batch: drawings, captions, conversations and texts of fixed lengths, with a
+vocabulary of 32,000 words. The baseline pads rows to the longest, computes text logits at every
+position and image logits at every visual position, all at once. Ours packs rows and computes the
+logits that are learned, in chunks. Counted are useful tokens: no padding. Memory is the peak of a
+step above parameters, gradients and optimizer states; each variant runs in a process of its own.
+"""
+
+import json
+import multiprocessing
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+import typer
+from rich.table import Table
+from torch import Tensor
+
+from mllm.config import UniTokMLLMConfig
+from mllm.console import announce, out, say, user_errors
+from mllm.loss import MAX_LOGIT_WEIGHT
+from mllm.model import UniTokMLLM
+from mllm.packed_attention import PACKED_SDPA
+from mllm.processor import IGNORED_LABEL, Encoded
+from train.step_memory import StepMemory
+
+VOCAB_SIZE = 32_000
+NUM_VISUAL_TOKENS = 256
+CODEBOOK_SIZE = 4096
+NUM_CODEBOOKS = 8
+# Rows of the batch: kind, ids before the picture, ids after it. None: no picture.
+ROWS = (
+    ("drawing", 40, 2), ("drawing", 24, 2), ("caption", 2, 60), ("caption", 2, 30),
+    ("chat", 20, 400), ("chat", 20, 120), ("text", 700, None), ("text", 250, None),
+)  # fmt: skip
+SHAPES = {  # hidden size, intermediate size, layers, heads, head layers
+    "nano": (256, 640, 6, 4, 2),
+    "200m": (768, 2048, 18, 12, 3),
+    "1b": (2048, 5504, 20, 16, 3),
+    "7b": (4096, 11008, 32, 32, 3),
+}
+VARIANTS = ("baseline", "ours")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one variant at one shape."""
+
+    tokens_per_second: float
+    memory_gib: float
+    num_parameters: int
+    loss: float
+
+
+def build_config(shape: str) -> UniTokMLLMConfig:
+    hidden, intermediate, layers, heads, head_layers = SHAPES[shape]
+    return UniTokMLLMConfig(
+        text_config={
+            "vocab_size": VOCAB_SIZE,
+            "hidden_size": hidden,
+            "intermediate_size": intermediate,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "max_position_embeddings": 2048,
+            "pad_token_id": 0,
+        },
+        num_codebooks=NUM_CODEBOOKS,
+        codebook_size=CODEBOOK_SIZE,
+        projection_dim=min(1024, hidden),
+        head_layers=head_layers,
+    )
+
+
+def build_rows(config: UniTokMLLMConfig) -> list[Encoded]:
+    """The fixed batch; a drawing learns its picture, the others the ids behind it."""
+    rng = random.Random(0)
+    visual = [int(config.image_token_id)] * NUM_VISUAL_TOKENS
+    rows = []
+    for kind, before, after in ROWS:
+        head = [rng.randrange(5, VOCAB_SIZE) for _ in range(before)]
+        if after is None:
+            rows.append(Encoded(torch.tensor(head), torch.tensor(head), ()))
+            continue
+        tail = [rng.randrange(5, VOCAB_SIZE) for _ in range(after)]
+        learned = visual if kind == "drawing" else [IGNORED_LABEL] * len(visual)
+        labels = [IGNORED_LABEL] * before + learned + tail
+        rows.append(Encoded(torch.tensor(head + visual + tail), torch.tensor(labels), (kind,)))
+    return rows
+
+
+def build_codes(rows: Sequence[Encoded]) -> Tensor:
+    shape = (sum(len(row.pictures) for row in rows), NUM_VISUAL_TOKENS, NUM_CODEBOOKS)
+    return torch.randint(0, CODEBOOK_SIZE, shape, generator=torch.Generator().manual_seed(0))
+
+
+def packed_loss(model: UniTokMLLM, rows: Sequence[Encoded], codes: Tensor) -> Tensor:
+    """Ours."""
+    labels = [torch.cat([row.labels.new_tensor([IGNORED_LABEL]), row.labels[1:]]) for row in rows]
+    output = model(
+        input_ids=torch.cat([row.input_ids for row in rows])[None].to(model.device),
+        labels=torch.cat(labels)[None].to(model.device),
+        codes=codes.to(model.device),
+        sample_lengths=[len(row) for row in rows],
+    )
+    assert output.loss is not None
+    return output.loss
+
+
+def padded_loss(model: UniTokMLLM, rows: Sequence[Encoded], codes: Tensor) -> Tensor:
+    """The baseline: the same loss with padding and all logits."""
+    pad = torch.nn.utils.rnn.pad_sequence
+    ids = pad([row.input_ids for row in rows], batch_first=True).to(model.device)
+    labels = pad([row.labels for row in rows], batch_first=True, padding_value=IGNORED_LABEL)
+    labels = labels.to(model.device)
+    mask = pad([torch.ones_like(row.input_ids) for row in rows], batch_first=True)
+    codes = codes.to(model.device)
+    hidden = model.decoder(
+        inputs_embeds=model.embed(ids, codes), attention_mask=mask.to(model.device), use_cache=False
+    ).last_hidden_state[:, :-1]
+    is_image = labels[:, 1:] == model.config.image_token_id
+    text_labels = labels[:, 1:].masked_fill(is_image, IGNORED_LABEL)
+    logits = model.lm_head(hidden).float()
+    text = F.cross_entropy(logits.flatten(0, 1), text_labels.flatten(), reduction="sum")
+    is_visual = ids[:, 1:] == model.config.image_token_id
+    all_codes = codes.flatten(0, 1)
+    image_logits = model.visual_head(hidden[is_visual], all_codes).float()
+    losses = F.cross_entropy(image_logits.mT, all_codes, reduction="none")
+    losses = losses + MAX_LOGIT_WEIGHT * image_logits.amax(dim=-1).square()
+    image = losses[is_image[is_visual]].sum()
+    count = (text_labels != IGNORED_LABEL).sum() + is_image.sum() * NUM_CODEBOOKS
+    return (text + image) / count
+
+
+LOSSES: dict[str, Callable[[UniTokMLLM, Sequence[Encoded], Tensor], Tensor]] = {
+    "baseline": padded_loss,
+    "ours": packed_loss,
+}
+
+
+def measure(shape: str, variant: str, *, steps: int, device: str, threads: int) -> Measured:
+    """Some steps of AdamW in bfloat16 after one that is not timed."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    config = build_config(shape)
+    model = UniTokMLLM(config).to(device).train()
+    model.set_attn_implementation(PACKED_SDPA if variant == "ours" else "sdpa")
+    rows = build_rows(config)
+    codes = build_codes(rows)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # allocates its states, which are not counted
+    memory = StepMemory(torch.device(device))
+    seconds, loss = [], 0.0
+    for _ in range(steps + 1):
+        started = time.monotonic()
+        with torch.autocast(device, torch.bfloat16):
+            value = LOSSES[variant](model, rows, codes)
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+        loss = value.item()
+        seconds.append(time.monotonic() - started)
+    num_tokens = sum(len(row) for row in rows)
+    return Measured(
+        tokens_per_second=num_tokens * steps / sum(seconds[1:]),
+        memory_gib=memory.peak_gib(),
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        loss=loss,
+    )
+
+
+def measure_apart(**arguments: Any) -> Measured:
+    """In a process of its own, so that no variant's memory counts for another."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, kwds=arguments)
+
+
+def result_row(shape: str, results: dict[str, Measured]) -> list[str]:
+    ours, baseline = results["ours"], results["baseline"]
+    return [
+        shape,
+        f"{ours.num_parameters / 1e6:.0f} M",
+        *(f"{results[name].tokens_per_second:.0f}" for name in VARIANTS),
+        f"{ours.tokens_per_second / baseline.tokens_per_second:.2f}",
+        *(f"{results[name].memory_gib:.2f}" for name in VARIANTS),
+        f"{ours.memory_gib / baseline.memory_gib:.2f}",
+    ]
+
+
+@app.command(
+    help="Measure a training step against a plain baseline.\n\n"
+    "Example: python -m train.bench --shape nano --shape 200m"
+)
+def main(
+    shape: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SHAPES)}")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps")] = 3,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 2,
+) -> None:
+    headings = ["shape", "parameters", "baseline tokens/s", "ours", "ratio"]
+    headings += ["baseline GiB", "ours GiB", "ratio"]
+    table = Table(title=f"one training step, {device}, bfloat16, vocabulary {VOCAB_SIZE}")
+    for heading in headings:
+        table.add_column(heading)
+    with user_errors():
+        for name in shape or ["nano", "200m"]:
+            if name not in SHAPES:
+                raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {name}")
+            results = {}
+            for variant in VARIANTS:
+                announce(f"measuring {name}, {variant}")
+                results[variant] = measure_apart(
+                    shape=name, variant=variant, steps=steps, device=device, threads=threads
+                )
+            table.add_row(*result_row(name, results))
+            losses = {variant: round(each.loss, 4) for variant, each in results.items()}
+            announce(f"last losses {json.dumps(losses)}")
+    out.print(table)
+    say(f"batch: {', '.join(f'{kind} {before}+{after}' for kind, before, after in ROWS)}")
+
+
+if __name__ == "__main__":
+    app()
