@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 import typer
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from mllm.config import UniTokMLLMConfig
 from mllm.console import announce, out, say, user_errors
@@ -152,7 +152,8 @@ def measure(shape: str, variant: str, *, steps: int, device: str, threads: int) 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     config = build_config(shape)
-    model = UniTokMLLM(config).to(device).train()
+    model = UniTokMLLM(config).train()
+    nn.Module.to(model, device)  # transformers' own `to` is annotated for another argument
     model.set_attn_implementation(PACKED_SDPA if variant == "ours" else "sdpa")
     rows = build_rows(config)
     codes = build_codes(rows)

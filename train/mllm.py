@@ -168,7 +168,7 @@ def prepare_model(config: StageConfig, model: UniTokMLLM) -> nn.Module:
 
 
 def open_data(
-    config: StageConfig, processor: Processor, *, tokenizer_fingerprint: str
+    config: StageConfig, processor: Processor, *, tokenizer_fingerprint: str | None
 ) -> StageData:
     """Open all sources; codes of another tokenizer are refused."""
     data = config.data
@@ -227,6 +227,7 @@ def build_packer(config: UniTokMLLMConfig) -> Packer:
 def report_parts(trainer: UniTokTrainer) -> None:
     """What learns and what is frozen, once."""
     if trainer.is_world_process_zero():
+        assert trainer.model is not None
         for part, (learning, total) in count_parameters(trainer.model).items():
             logger.info("%-12s %12d of %12d parameters learn", part, learning, total)
 
@@ -237,7 +238,7 @@ def save_result(trainer: UniTokTrainer, pipeline: Pipeline, folder: Path) -> Non
     if not isinstance(adapted, PeftModel):
         trainer.save_model(str(folder))  # gathers ZeRO-3 shards; every process takes part
     elif trainer.is_world_process_zero():
-        adapted.save_pretrained(folder.with_name(ADAPTER_FOLDER))
+        adapted.save_pretrained(str(folder.with_name(ADAPTER_FOLDER)))
         merge_adapters(adapted).save_pretrained(folder)
     if trainer.is_world_process_zero():
         pipeline.processor.save_pretrained(folder)

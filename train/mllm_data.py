@@ -147,7 +147,7 @@ def open_mixture(
     sources: Sequence[MixtureSource],
     encoder: RowEncoder,
     *,
-    tokenizer_fingerprint: str,
+    tokenizer_fingerprint: str | None,
     num_samples: int | None,
     seed: int,
 ) -> MixtureDataset:

@@ -70,7 +70,7 @@ class LoraSettings(RunConfig):
     """Low-rank adapters on the language model's linear layers (arXiv 2106.09685)."""
 
     rank: int = Field(default=16, gt=0)
-    alpha: float = Field(default=32, gt=0)
+    alpha: int = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 

@@ -130,9 +130,10 @@ def build_model_config(
 
 def adopt_language_model(model: UniTokMLLM, folder: Path) -> None:
     """Take over every weight of a language model; its embeddings may be tied to its output."""
-    language_model, info = LlamaForCausalLM.from_pretrained(
+    loaded: Any = LlamaForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
     )
+    language_model, info = loaded
     problems = {name: keys for name, keys in info.items() if keys and name != "error_msgs"}
     if problems:
         raise ValueError(f"the weights in {folder} do not fit its config.json: {problems}")
