@@ -96,6 +96,7 @@ def test_losses_of_packed_rows_match_the_official_ones(reference_model, referenc
         ).loss
     reference_model.set_attn_implementation(attention)
     difference = abs(loss - reference[f"{name}.loss"][0])
+    # Measured 0 on the machine that wrote this test.
     assert difference < 1e-5, difference
 
 

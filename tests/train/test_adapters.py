@@ -54,7 +54,7 @@ def test_the_merged_model_equals_the_one_with_its_adapter(
     adapted = PeftModel.from_pretrained(start, finished / "adapter").eval()
     batch = build_batch(merged.config)
     del batch["labels"]
-    # Measured 4e-6.
+    # Measured 9.1e-6.
     torch.testing.assert_close(
         merged(**batch).logits, adapted(**batch).logits, atol=1e-4, rtol=1e-4
     )
