@@ -209,7 +209,7 @@ def main(
         f"peak memory {scores.settings['peak_memory_gb']} GB"
     )
     for name in priors_only(scores):
-        announce(f"answered from priors, does not count: {name}")
+        announce(f"loses less than {MIN_GAIN} points by the shuffle, does not count: {name}")
 
 
 if __name__ == "__main__":
