@@ -33,7 +33,7 @@ from mllm.packed_attention import packing_arguments
 from mllm.visual_embedder import VisualEmbedder
 from mllm.visual_head import VisualHead
 from unitok.checkpoint import find_weights, load_folder
-from unitok.fingerprint import fingerprint
+from unitok.fingerprint import fingerprint, fingerprint_in_memory
 from unitok.hub import resolve_model
 from unitok.projection import ProjectionAttention
 from unitok.quantizer import INIT_SCALE, MultiCodebookQuantizer
@@ -104,13 +104,8 @@ class UniTokMLLM(PreTrainedModel, GenerationMixin):
 
     @property
     def fingerprint(self) -> str:
-        """Name of the weights in memory.
-
-        Loaded in float16 they keep the name that they have on disk, which their rounding changes.
-        """
-        if self.dtype == torch.float16 and self._loaded_fingerprint:
-            return self._loaded_fingerprint
-        return fingerprint(self.state_dict())
+        """Name of the weights in memory."""
+        return fingerprint_in_memory(self, self.dtype, on_disk=self._loaded_fingerprint)
 
     @classmethod
     def from_pretrained(  # type: ignore[override] # fewer named arguments, all handed on

@@ -78,6 +78,12 @@ class EncodedBatch:
     pictures: tuple[Any, ...]  # of all rows, in reading order
 
 
+def codes_of(picture: Any) -> Tensor:
+    """Codes (L, K) of a picture as rows hold it: bare, or in a message's part."""
+    codes: Tensor = picture["codes"] if isinstance(picture, dict) else picture
+    return codes
+
+
 class _Row:
     """Collects the ids and labels of one row from left to right."""
 

@@ -1,14 +1,14 @@
 """Checkpoints of a staged training: complete or named as damaged, and saved when a signal comes."""
 
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from train.loop import StopRequest
 
 COMPLETE_FILE = "complete"  # written last: a checkpoint without it was cut off
 
@@ -29,30 +29,24 @@ class StopOnSignal(TrainerCallback):
     """SIGTERM or Ctrl-C in any process: all save after the step at hand and end."""
 
     def __init__(self) -> None:
-        self.received = False
-        self._previous: dict[int, Any] = {}
+        self._request = StopRequest()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._receive)
+        self._request.__enter__()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        received = torch.tensor([float(self.received)], device=args.device)
+        received = torch.tensor([float(self._request.received)], device=args.device)
         if reduce(received, reduction="sum").item() > 0:
             control.should_save = control.should_training_stop = True
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
+        self._request.__exit__()
 
 
 def find_checkpoint(folder: Path, *, step: int | None = None) -> Path:

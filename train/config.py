@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unitok.files import atomic_write
 
+CONFIG_COPY = "config.yaml"  # in a run folder
+
 
 class RunConfig(BaseModel):
     """Base of every run setting: frozen, and an unknown key is an error."""
@@ -43,6 +45,22 @@ def save_config(config: RunConfig, path: str | Path) -> None:
     """Write the resolved settings as YAML."""
     with atomic_write(path) as temporary:
         temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def begin_run(config: RunConfig, folder: Path) -> None:
+    """Make a new run folder with a copy of the resolved settings."""
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty; add --resume to go on, or name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / CONFIG_COPY)
+
+
+def saved_settings(cls: type[Config], folder: Path) -> Config:
+    """The settings of the run in `folder`, to go on with it."""
+    saved = folder / CONFIG_COPY
+    if not saved.is_file():
+        raise FileNotFoundError(f"no run to resume in {folder}; start it without --resume")
+    return load_config(cls, saved)
 
 
 def _apply_override(values: dict[str, Any], item: str) -> None:

@@ -12,15 +12,14 @@ from typing import Annotated
 import torch
 import typer
 from peft import PeftModel
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mllm.console import announce, user_errors
 from mllm.pipeline import Pipeline
 from train.adapters import merge_adapters
 from train.checkpoints import find_checkpoint
-from train.config import load_config
-from train.mllm import CHECKPOINTS, CONFIG_COPY
+from train.config import saved_settings
+from train.mllm import CHECKPOINTS
 from train.stage_config import StageConfig
 from train.stage_model import initial_folder
 from unitok.checkpoint import load_folder
@@ -34,7 +33,7 @@ def consolidate(run: Path, output: Path, *, step: int | None = None) -> Path:
     """Write the newest checkpoint, or that of `step`; returns the checkpoint's folder."""
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty; name a new folder")
-    config = load_config(StageConfig, run / CONFIG_COPY)
+    config = saved_settings(StageConfig, run)
     checkpoint = find_checkpoint(run / CHECKPOINTS, step=step)
     start = initial_folder(config.init_from, run, seed=config.seed)
     pipeline = Pipeline.from_pretrained(start, device="cpu", dtype="float32")
@@ -54,9 +53,7 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
 
         weights: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint))
         return weights
-    single = checkpoint / "model.safetensors"
-    weights = load_file(single) if single.is_file() else load_folder(checkpoint)
-    return {name: value.to(torch.float32) for name, value in weights.items()}
+    return {name: value.to(torch.float32) for name, value in load_folder(checkpoint).items()}
 
 
 @app.command(

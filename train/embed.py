@@ -10,8 +10,8 @@ import typer
 
 from mllm.console import announce, user_errors
 from mllm.model import NANO_FOLDER as MLLM_FOLDER
-from train.config import load_config
-from train.nano import CONFIG_COPY, SCORES_FILE, NanoConfig
+from train.config import CONFIG_COPY, load_config
+from train.nano import SCORES_FILE, NanoConfig
 from unitok.files import atomic_write
 from unitok.model import NANO_FOLDER as TOKENIZER_FOLDER
 

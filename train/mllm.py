@@ -8,7 +8,7 @@ samples were left out, and in the end model/, which `--model` and `from_pretrain
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,6 @@ from peft import PeftModel
 from torch import nn
 from transformers import TrainingArguments, set_seed
 
-import mllm.packed_attention  # noqa: F401 - makes its attention known to transformers
 from mllm.config import UniTokMLLMConfig
 from mllm.console import announce, say, user_errors
 from mllm.image_tokenizer import TOKENIZER_FOLDER
@@ -30,16 +29,15 @@ from mllm.processor import Processor
 from mllm.text_tokenizer import EOS_ID
 from train.adapters import add_adapters, merge_adapters
 from train.checkpoints import CompleteMarker, StopOnSignal, find_checkpoint
-from train.config import load_config, save_config
+from train.config import CONFIG_COPY, begin_run, load_config, saved_settings
 from train.dry_run import describe_stage
-from train.mllm_data import MixtureDataset, Packer, RowEncoder, open_mixture
+from train.mllm_data import MixtureDataset, MixtureSource, Packer, RowEncoder, open_mixture
 from train.parts import count_parameters, train_only
 from train.samples import DrawSamples
 from train.stage_config import StageConfig
 from train.stage_model import initial_folder, plan_start
 from train.trainer import UniTokTrainer
 
-CONFIG_COPY = "config.yaml"
 CHECKPOINTS = "checkpoints"
 MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
@@ -92,22 +90,15 @@ def dry_run(config: StageConfig) -> Iterator[str]:
 
 def prepare_run_folder(config: StageConfig, run: Path, *, resume: bool) -> None:
     """A new folder with the settings, or the one of these very settings."""
-    saved = run / CONFIG_COPY
     if not PartialState().is_main_process:
         return
-    if resume:
-        if not saved.is_file():
-            raise FileNotFoundError(f"no run to resume in {run}; start it without --resume")
-        if load_config(StageConfig, saved) != config:
-            raise ValueError(
-                f"the settings differ from those in {saved}; resume with these, or start a new run "
-                "in another folder"
-            )
-        return
-    if run.exists() and any(run.iterdir()):
-        raise ValueError(f"{run} is not empty; add --resume to go on, or name another folder")
-    run.mkdir(parents=True, exist_ok=True)
-    save_config(config, saved)
+    if not resume:
+        begin_run(config, run)
+    elif saved_settings(StageConfig, run) != config:
+        raise ValueError(
+            f"the settings differ from those in {run / CONFIG_COPY}; resume with these, or start a "
+            "new run in another folder"
+        )
 
 
 def training_arguments(config: StageConfig, run: Path) -> TrainingArguments:
@@ -173,22 +164,18 @@ def open_data(
     """Open all sources; codes of another tokenizer are refused."""
     data = config.data
     encoder = RowEncoder(processor, data.rows)
-    training = open_mixture(
-        data.sources,
-        encoder,
-        tokenizer_fingerprint=tokenizer_fingerprint,
-        num_samples=data.num_samples,
-        seed=data.seed,
-    )
-    if not data.validation:
-        return StageData(training, None)
-    validation = open_mixture(
-        data.validation,
-        encoder,
-        tokenizer_fingerprint=tokenizer_fingerprint,
-        num_samples=data.num_validation,
-        seed=data.seed,
-    )
+
+    def open_sources(sources: Sequence[MixtureSource], num_samples: int | None) -> MixtureDataset:
+        return open_mixture(
+            sources,
+            encoder,
+            tokenizer_fingerprint=tokenizer_fingerprint,
+            num_samples=num_samples,
+            seed=data.seed,
+        )
+
+    training = open_sources(data.sources, data.num_samples)
+    validation = open_sources(data.validation, data.num_validation) if data.validation else None
     return StageData(training, validation)
 
 

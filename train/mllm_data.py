@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mllm.processor import IGNORED_LABEL, Encoded, Processor
+from mllm.processor import IGNORED_LABEL, Encoded, Processor, codes_of
 from train.code_shards import CodeRow, CodeShards
 from train.config import RunConfig
 from train.mixture import MixturePlan, plan_mixture
@@ -203,9 +203,3 @@ def without_first_label(labels: Tensor) -> Tensor:
     labels = labels.clone()
     labels[0] = IGNORED_LABEL
     return labels
-
-
-def codes_of(picture: Any) -> Tensor:
-    """Codes (L, K) of a picture as rows hold it: bare, or in a message's part."""
-    codes: Tensor = picture["codes"] if isinstance(picture, dict) else picture
-    return codes

@@ -18,7 +18,7 @@ from eval.nano import DEFAULT_ITEMS, ScoreItems, measure, write_scores
 from mllm.console import announce, progress_bar, user_errors
 from mllm.pipeline import Pipeline
 from mllm.text_tokenizer import TOKENIZER_FILE, TextTokenizer
-from train.config import RunConfig, load_config, save_config
+from train.config import CONFIG_COPY, RunConfig, begin_run, load_config, saved_settings
 from train.nano_mllm import MLLMConfig, train_mllm
 from train.scene_data import extract_scene_codes, text_lines
 from train.text_tokenizer import train_text_tokenizer
@@ -26,7 +26,6 @@ from train.tokenizer import TokenizerConfig, train_tokenizer
 from unitok.model import WEIGHTS_FILE, UniTok
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "nano.yaml"
-CONFIG_COPY = "config.yaml"
 SCORES_FILE = "scores.json"
 
 logger = logging.getLogger(__name__)
@@ -137,19 +136,16 @@ class NanoRun:
 
 def start_run(config: Path, overrides: list[str], folder: Path, *, resume: bool) -> NanoRun:
     """A new run in an empty folder, or the one in `folder` with the settings saved there."""
-    saved = folder / CONFIG_COPY
     if resume:
-        if not saved.is_file():
-            raise FileNotFoundError(f"no run to resume in {folder}; start it without --resume")
+        settings = saved_settings(NanoConfig, folder)
         if overrides:
-            raise ValueError(f"a resumed run keeps the settings in {saved}; drop {overrides}")
-        return NanoRun(load_config(NanoConfig, saved), folder, resume=True)
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; add --resume to go on, or name another folder")
-    resolved = load_config(NanoConfig, config, overrides)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_config(resolved, saved)
-    return NanoRun(resolved, folder, resume=False)
+            raise ValueError(
+                f"a resumed run keeps the settings in {folder / CONFIG_COPY}; drop {overrides}"
+            )
+    else:
+        settings = load_config(NanoConfig, config, overrides)
+        begin_run(settings, folder)
+    return NanoRun(settings, folder, resume=resume)
 
 
 @app.command(

@@ -21,8 +21,8 @@ from mllm.sampling import SamplingParams
 from mllm.text_tokenizer import TextTokenizer
 from train.config import RunConfig
 from train.loop import LoopConfig, StageLoop
+from train.model_config import build_model_config
 from train.scene_data import BatchMix, MLLMBatches, SceneCodes
-from unitok.config import PATCH_SIZE
 from unitok.model import UniTok
 
 PREVIEW_PER_GROUP = 16  # drawings of each task and questions of each kind, now and then
@@ -129,7 +129,7 @@ def train_mllm(
 ) -> Pipeline | None:
     """Train from scratch in `folder`; returns the pipeline, or None when a signal stopped it."""
     torch.manual_seed(config.loop.seed)
-    model = UniTokMLLM(build_model_config(config, text_tokenizer, tokenizer))
+    model = UniTokMLLM(size_model(config, text_tokenizer, tokenizer))
     model.adopt_tokenizer(tokenizer.quantizer, fingerprint=tokenizer.fingerprint)
     model.set_attn_implementation(config.attention)
     set_default_sampling(model, SamplingParams(**config.sampling.model_dump()))
@@ -156,14 +156,13 @@ def train_mllm(
     return pipeline if finished else None
 
 
-def build_model_config(
+def size_model(
     config: MLLMConfig, text_tokenizer: TextTokenizer, tokenizer: UniTok
 ) -> UniTokMLLMConfig:
     """The model's config: its own sizes, and what both tokenizers dictate."""
     sizes = config.model
-    side = tokenizer.config.image_size // PATCH_SIZE
-    return UniTokMLLMConfig(
-        text_config={
+    return build_model_config(
+        {
             "vocab_size": len(text_tokenizer),
             "hidden_size": sizes.hidden_size,
             "intermediate_size": sizes.intermediate_size,
@@ -174,12 +173,9 @@ def build_model_config(
             "rms_norm_eps": 1e-5,
             "pad_token_id": 0,
         },
-        num_codebooks=tokenizer.config.num_codebooks,
-        codebook_size=tokenizer.config.codebook_size,
-        codebook_dim=tokenizer.config.codebook_dim,
-        grid=(side, side),
+        tokenizer,
         projection_dim=sizes.projection_dim,
         projection_heads=sizes.projection_heads,
         head_layers=sizes.head_layers,
-        chat_template_name="plain",
+        chat_template="plain",
     )

@@ -18,7 +18,7 @@ from eval.scene_scores import encode_scenes, scene_pixels
 from eval.scene_text import example
 from eval.scenes import Scene
 from mllm.messages import Message
-from mllm.processor import Encoded, EncodedBatch, Processor
+from mllm.processor import Encoded, EncodedBatch, Processor, codes_of
 from train.config import RunConfig
 from unitok.files import atomic_write
 from unitok.model import UniTok
@@ -196,7 +196,7 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
 
     def _pad(self, rows: Sequence[Encoded]) -> tuple[EncodedBatch, Tensor]:
         batch = self.processor.pad(rows, side="right")
-        codes = [_codes_of(picture) for picture in batch.pictures]
+        codes = [codes_of(picture) for picture in batch.pictures]
         return batch, torch.stack(codes)
 
 
@@ -219,8 +219,3 @@ def _dialogue_scenes(index: int) -> list[Scene]:
 
 def _with_codes(part: Any, codes: Any) -> Any:
     return part if part["type"] == "text" else {"type": "image", "codes": next(codes)}
-
-
-def _codes_of(picture: Any) -> Tensor:
-    codes: Tensor = picture["codes"] if isinstance(picture, dict) else picture
-    return codes

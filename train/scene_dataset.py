@@ -35,9 +35,7 @@ ROLES = {"user": "human", "assistant": "gpt"}
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def write_dataset(
-    folder: Path, *, num_examples: int, image_size: int, progress: Progress | None = None
-) -> None:
+def write_dataset(folder: Path, *, num_examples: int, image_size: int, progress: Progress) -> None:
     """Write `num_examples` captioned pictures and as many conversations, in an empty folder."""
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; name a new folder")
@@ -47,7 +45,7 @@ def write_dataset(
             scene, caption = training_example(index)
             add_file(tar, f"{index:07d}.png", png_bytes(scene, image_size))
             add_file(tar, f"{index:07d}.txt", caption.encode())
-            report(progress, index + 1, 2 * num_examples)
+            progress(index + 1, 2 * num_examples)
     with (
         atomic_write(folder / CHATS_FILE) as chats_path,
         atomic_write(folder / TEXTS_FILE) as texts_path,
@@ -58,7 +56,7 @@ def write_dataset(
             sample = llava_sample(index, folder / IMAGES_FOLDER, image_size=image_size)
             chats.write(json.dumps(sample) + "\n")
             texts.write(training_example(num_examples + index)[1] + "\n")
-            report(progress, num_examples + index + 1, 2 * num_examples)
+            progress(num_examples + index + 1, 2 * num_examples)
 
 
 def llava_sample(index: int, images: Path, *, image_size: int) -> dict[str, Any]:
@@ -108,11 +106,6 @@ def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
     tar.addfile(entry, io.BytesIO(content))
-
-
-def report(progress: Progress | None, done: int, total: int) -> None:
-    if progress is not None:
-        progress(done, total)
 
 
 @app.command(

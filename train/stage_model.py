@@ -18,8 +18,8 @@ from mllm.model import NANO_FOLDER, UniTokMLLM
 from mllm.pipeline import Pipeline
 from mllm.processor import Processor
 from mllm.text_tokenizer import BOS_ID, EOS_ID, TOKENIZER_FILE, UNK_ID, TextTokenizer
+from train.model_config import build_model_config
 from train.stage_config import InitConfig
-from unitok.config import PATCH_SIZE
 from unitok.files import read_json
 from unitok.hub import resolve_model
 from unitok.model import UniTok
@@ -64,7 +64,14 @@ def plan_fresh(config: InitConfig, tokenizer: UniTok) -> StartPlan:
     text_folder = config.text_tokenizer or find_language_model(config)
     text_tokenizer = TextTokenizer.from_file(Path(text_folder) / TOKENIZER_FILE)
     llm_config = read_llm_config(config, vocab_size=len(text_tokenizer))
-    model_config = build_model_config(config, llm_config, tokenizer)
+    model_config = build_model_config(
+        llm_config,
+        tokenizer,
+        chat_template=config.chat_template,
+        projection_dim=config.projection_dim,
+        projection_heads=config.projection_heads,
+        head_layers=config.head_layers,
+    )
     return StartPlan(model_config, Processor.for_config(model_config, text_tokenizer))
 
 
@@ -107,25 +114,6 @@ def read_llm_config(config: InitConfig, *, vocab_size: int) -> LlamaConfig:
             f"{(vocab_size, BOS_ID, EOS_ID)}; name the text tokenizer that belongs to it"
         )
     return llm_config
-
-
-def build_model_config(
-    config: InitConfig, llm_config: LlamaConfig, tokenizer: UniTok
-) -> UniTokMLLMConfig:
-    """Sizes from the language model, the image tokenizer and the settings."""
-    side = tokenizer.config.image_size // PATCH_SIZE
-    return UniTokMLLMConfig(
-        text_config=llm_config,
-        num_codebooks=tokenizer.config.num_codebooks,
-        codebook_size=tokenizer.config.codebook_size,
-        codebook_dim=tokenizer.config.codebook_dim,
-        grid=(side, side),
-        projection_dim=config.projection_dim,
-        projection_heads=config.projection_heads,
-        head_layers=config.head_layers,
-        chat_template_name=config.chat_template,
-        tokenizer_fingerprint=tokenizer.fingerprint,
-    )
 
 
 def adopt_language_model(model: UniTokMLLM, folder: Path) -> None:

@@ -4,10 +4,17 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 NUM_SAMPLES = 4096  # per tensor: a 7B model takes a second instead of half a minute
 NUM_HEX = 16
+
+
+def fingerprint_in_memory(model: nn.Module, dtype: torch.dtype, *, on_disk: str | None) -> str:
+    """Name of a model's weights; in float16 it keeps the one `on_disk`, which rounding changes."""
+    if dtype == torch.float16 and on_disk:
+        return on_disk
+    return fingerprint(model.state_dict())
 
 
 def fingerprint(state_dict: Mapping[str, Tensor]) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from unitok.checkpoint import check_keys, load_weights
 from unitok.config import PATCH_SIZE, UniTokConfig
 from unitok.files import atomic_write
-from unitok.fingerprint import fingerprint
+from unitok.fingerprint import fingerprint, fingerprint_in_memory
 from unitok.hub import CONFIG_FILE, push_folder, resolve_model
 from unitok.projection import AttentionProjection
 from unitok.quantizer import MultiCodebookQuantizer
@@ -118,13 +118,8 @@ class UniTok(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Name of the weights in memory.
-
-        Loaded in float16 they keep the name that they have on disk, which their rounding changes.
-        """
-        if self.dtype == torch.float16 and self._loaded_fingerprint:
-            return self._loaded_fingerprint
-        return fingerprint(self.state_dict())
+        """Name of the weights in memory."""
+        return fingerprint_in_memory(self, self.dtype, on_disk=self._loaded_fingerprint)
 
     @classmethod
     def from_pretrained(

@@ -11,21 +11,12 @@ from mllm.model import UniTokMLLM
 from tests.mllm.conftest import build_batch
 from tests.mllm.tiny_pipeline import build_tiny_pipeline
 from tests.train.test_mllm import build_config, run_until, weights
-from tests.train.tiny_shards import write_tasks
 from train.adapters import add_adapters, merge_adapters
 from train.mllm import run_stage
 from train.parts import part_of
 from train.stage_config import LoraSettings
 
 LORA = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}, "trainable": ["llm"]}
-
-
-@pytest.fixture(scope="module")
-def materials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("materials")
-    pipeline = build_tiny_pipeline()
-    pipeline.save_pretrained(folder / "start")
-    return {"start": folder / "start", **write_tasks(folder, pipeline)}
 
 
 @pytest.fixture(scope="module")

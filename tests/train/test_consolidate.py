@@ -7,20 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from mllm.pipeline import Pipeline
-from tests.mllm.tiny_pipeline import build_tiny_pipeline
 from tests.train.test_adapters import LORA
 from tests.train.test_mllm import build_config, weights
-from tests.train.tiny_shards import write_tasks
 from train.consolidate import consolidate
 from train.mllm import run_stage
-
-
-@pytest.fixture(scope="module")
-def materials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("materials")
-    pipeline = build_tiny_pipeline()
-    pipeline.save_pretrained(folder / "start")
-    return {"start": folder / "start", **write_tasks(folder, pipeline)}
 
 
 @pytest.mark.parametrize("changes", [{}, LORA], ids=["whole", "adapters"])

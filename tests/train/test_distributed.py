@@ -12,22 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from mllm.pipeline import Pipeline
-from tests.mllm.tiny_pipeline import build_tiny_pipeline
 from tests.train.test_mllm import build_config
-from tests.train.tiny_shards import build_rows, write_rows, write_tasks
+from tests.train.tiny_shards import build_rows, write_rows
 from train.config import save_config
 from train.stage_config import StageConfig
 
 pytestmark = pytest.mark.slow
 SAME_CURVE = 1e-4  # relative; float32 sums in another order
-
-
-@pytest.fixture(scope="module")
-def materials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("materials")
-    pipeline = build_tiny_pipeline()
-    pipeline.save_pretrained(folder / "start")
-    return {"start": folder / "start", **write_tasks(folder, pipeline)}
 
 
 def launch(config: StageConfig, *, processes: int) -> list[float]:

@@ -13,20 +13,9 @@ from transformers import TrainerCallback
 
 import train.mllm
 from mllm.pipeline import Pipeline
-from tests.mllm.tiny_pipeline import build_tiny_pipeline
-from tests.train.tiny_shards import write_tasks
 from train.mllm import run_stage
 from train.parts import PARTS, part_of
 from train.stage_config import StageConfig
-
-
-@pytest.fixture(scope="module")
-def materials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A saved pipeline, and code shards of each task."""
-    folder = tmp_path_factory.mktemp("materials")
-    pipeline = build_tiny_pipeline()
-    pipeline.save_pretrained(folder / "start")
-    return {"start": folder / "start", **write_tasks(folder, pipeline)}
 
 
 def build_config(materials: dict[str, Path], output: Path, **changes: Any) -> StageConfig:
