@@ -148,7 +148,7 @@ def tell_turn(turn: Turn) -> None:
 
 
 def tell_prompt(drawn: DrawnPrompt) -> None:
-    say(f"{drawn.num_right} of {len(drawn.drawings)} right  {drawn.task:14} {drawn.prompt}")
+    say(f"{drawn.num_right} of {len(drawn.drawings)} right  {drawn.task_words:14} {drawn.prompt}")
 
 
 def tell_chat_drawing(chat: ChatDrawing) -> None:

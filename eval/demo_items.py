@@ -31,6 +31,13 @@ NUM_DRAWINGS = 4  # of each prompt
 NUM_RECONSTRUCTIONS = 8
 MAX_ANSWER_TOKENS = 96  # a description of four objects is about half as long
 DESCRIPTION = "description"
+TASK_WORDS = {
+    "single_object": "one object", "two_object": "two objects", "counting": "counting",
+    "colors": "a color", "position": "position", "color_attr": "two colors",
+}  # fmt: skip
+_COUNT_CLAUSE = re.compile(
+    r"expected (?P<name>.+?)(?P<sign>>=|<)(?P<number>\d+), found (?P<found>\d+)"
+)
 
 _NAMED_OBJECT = re.compile(
     rf"\b(an?|{'|'.join(NUMBER_WORDS[2:])}) (small|large) ({'|'.join(COLORS)}) "
@@ -79,6 +86,11 @@ class DrawnPrompt:
     @property
     def num_right(self) -> int:
         return sum(drawing.right for drawing in self.drawings)
+
+    @property
+    def task_words(self) -> str:
+        """The task's name for people."""
+        return TASK_WORDS[self.task]
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,8 +216,19 @@ def judge_picture(picture: Image.Image, metadata: Mapping[str, Any]) -> JudgedDr
     """Let the inspector look at a drawing of a prompt."""
     found = inspect(np.asarray(picture))
     verdict = judge_drawing(found, metadata)
-    reason = "; ".join(verdict.reason.splitlines())
-    return JudgedDrawing(picture, verdict.correct, reason, name_objects(found))
+    return JudgedDrawing(picture, verdict.correct, in_words(verdict.reason), name_objects(found))
+
+
+def in_words(reason: str) -> str:
+    """GenEval's reason, which writes "ring>=1", as a sentence: "expected at least 1 ring"."""
+    clauses = []
+    for line in reason.splitlines():
+        count = _COUNT_CLAUSE.fullmatch(line)
+        if count is not None:
+            sign = "at least" if count["sign"] == ">=" else "fewer than"
+            line = f"expected {sign} {count['number']} {count['name']}, found {count['found']}"
+        clauses.append(line)
+    return "; ".join(clauses)
 
 
 def name_objects(found: Sequence[InspectedObject]) -> str:

@@ -114,7 +114,7 @@ def _drawn_prompt(drawn: DrawnPrompt) -> str:
     drawings = "".join(_drawing(each, drawn.prompt) for each in drawn.drawings)
     return (
         f"<div class=card><b>{escape(drawn.prompt)}</b><br><span class=muted>"
-        f"{escape(drawn.task)}: {drawn.num_right} of {len(drawn.drawings)} right</span>"
+        f"{escape(drawn.task_words)}: {drawn.num_right} of {len(drawn.drawings)} right</span>"
         f"<div class=four>{drawings}</div></div>"
     )
 

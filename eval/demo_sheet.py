@@ -82,7 +82,7 @@ def _turn_lines(turn: Turn) -> list[Line]:
 
 def _drawn_prompt(drawn: DrawnPrompt, width: int) -> Image.Image:
     count = f"{drawn.num_right} of {len(drawn.drawings)} right"
-    text = text_block([(drawn.prompt, INK), (f"{drawn.task}, {count}", MUTED)], width)
+    text = text_block([(drawn.prompt, INK), (f"{drawn.task_words}, {count}", MUTED)], width)
     tiles = [framed(each.picture, DRAWING_SIZE, right=each.right) for each in drawn.drawings]
     return stacked([text, beside(tiles, gap=6)], gap=6)
 

@@ -72,7 +72,10 @@ def print_version(wanted: bool) -> None:
 def settings(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Chat about pictures and draw them, with one model that reads and writes both."""
@@ -105,7 +108,7 @@ def chat(
     """Ask about pictures, or for one; without a question, talk.
 
     \b
-    unitok chat "what color is the star?" --image photo.png
+    unitok chat "what color is the star?" --image example:star
     unitok chat "which picture has more stars?" -i a.png -i b.png
     unitok chat "draw a red circle left of a blue square" -o circle.png
     unitok chat
@@ -185,7 +188,7 @@ def reconstruct(
     """Encode and decode a picture, show both side by side, print the PSNR.
 
     \b
-    unitok reconstruct photo.jpg -o both.png
+    unitok reconstruct example:shapes -o both.png
     unitok reconstruct photo.jpg -o both.png --recipe native --force
     """
     from mllm.codec import reconstruct_file
@@ -209,7 +212,7 @@ def encode(
     """Turn pictures into one codes file.
 
     \b
-    unitok encode a.jpg b.png -o codes.safetensors
+    unitok encode example:star example:pair -o codes.safetensors
     unitok encode photos/*.jpg -o codes.safetensors --recipe native
     """
     from mllm.codec import encode_files
@@ -219,7 +222,8 @@ def encode(
         coded = encode_files(
             tokenizer, images, output=output, recipe=recipe, force=force, progress=progress
         )
-    say(f"wrote {output}: {len(coded)} pictures, {sum(c.codes.numel() for c in coded)} codes")
+    pictures = "1 picture" if len(coded) == 1 else f"{len(coded)} pictures"
+    say(f"wrote {output}: {pictures}, {sum(c.codes.numel() for c in coded)} codes")
 
 
 @app.command()

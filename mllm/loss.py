@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mllm.lockstep import calls_in_step
+
 IGNORE_ID = -100  # label of a position that is not learned, as in transformers
 MAX_LOGIT_WEIGHT = 5e-5  # keeps the visual head's logits from drifting (official value)
 TEXT_CHUNK = 1024  # positions whose logits exist at the same time: 131 MB in fp32 at V = 32000
@@ -97,16 +99,30 @@ def losses_in_chunks(
 
     The backward pass computes each chunk again instead of keeping its logits. Without rows the
     layers still run, on one row that counts nothing, (1,): every process of a distributed training
-    has to touch the same parameters.
+    has to touch the same parameters. So they do for each chunk that another process has more.
     """
-    if len(rows) == 0:
-        one_row = rows.new_zeros(1, *rows.shape[1:])
-        one_target = targets.new_zeros(1, *targets.shape[1:])
-        return 0 * chunk_loss(one_row, one_target) + rows.sum()  # 0, and reaches what made the rows
-    if len(rows) <= chunk_size:
+    num_own = -(-len(rows) // chunk_size)
+    num_calls = calls_in_step(max(1, num_own), rows.device)
+    if num_calls == 1 and num_own == 1:
         return chunk_loss(rows, targets)
-    chunks = zip(rows.split(chunk_size), targets.split(chunk_size), strict=True)
-    return torch.cat([checkpoint(chunk_loss, *chunk, use_reentrant=False) for chunk in chunks])
+    one_row = rows.new_zeros(1, *rows.shape[1:])
+    one_target = targets.new_zeros(1, *targets.shape[1:])
+    chunks = list(zip(rows.split(chunk_size), targets.split(chunk_size), strict=True))[:num_own]
+    losses = [_recomputed(chunk_loss, *chunk) for chunk in chunks]
+    fillers = [_recomputed(chunk_loss, one_row, one_target) for _ in range(num_calls - num_own)]
+    if not fillers:
+        return torch.cat(losses)
+    nothing = 0 * torch.cat(fillers).sum(dim=0, keepdim=True)
+    if not losses:
+        return nothing + rows.sum()  # 0, and reaches what made the rows
+    return torch.cat(losses) + nothing
+
+
+def _recomputed(
+    chunk_loss: Callable[[Tensor, Tensor], Tensor], rows: Tensor, targets: Tensor
+) -> Tensor:
+    losses: Tensor = checkpoint(chunk_loss, rows, targets, use_reentrant=False)
+    return losses
 
 
 def compute_loss(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from mllm.answer import (
     AnswerStream,
@@ -69,12 +70,14 @@ class Pipeline:
         tokenizer: str | PathLike[str] | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
+        quantization: QuantizationConfigMixin | None = None,
     ) -> "Pipeline":
         """Load `nano`, a folder or a hub name.
 
         The image tokenizer is the one that `tokenizer` names, else the folder `unitok` inside the
         model's, else the embedded one; another one than the model was trained on is refused.
         `dtype` None is bfloat16 on CUDA and float32 elsewhere; the tokenizer is always float32.
+        `quantization`: how transformers keeps the model's linear layers smaller, if at all.
         """
         device = choose_device(device)
         model_dtype = choose_dtype(dtype, device)
@@ -86,7 +89,7 @@ class Pipeline:
         )
         with explain_out_of_memory(f"loading {name}", load_remedy(folder, model_dtype)):
             processor = Processor.from_pretrained(folder)
-            model = UniTokMLLM.from_pretrained(folder, dtype=model_dtype).to(device)
+            model = load_model(folder, dtype=model_dtype, device=device, quantization=quantization)
             image_tokenizer = UniTok.from_pretrained(
                 str(tokenizer or find_tokenizer(folder)), device=device
             )
@@ -243,7 +246,7 @@ class Pipeline:
             rows += [self.processor.encode_text_to_image(None)] * len(rows)
         batch = self.processor.pad(rows, side="left")
         remedy = draw_remedy(len(seeds), self.model.dtype)
-        with torch.inference_mode(), explain_out_of_memory("drawing", remedy):
+        with torch.no_grad(), explain_out_of_memory("drawing", remedy):
             return generate_codes(
                 self.model,
                 batch.input_ids.to(self.device),
@@ -278,7 +281,7 @@ class Pipeline:
             is_cancelled=is_cancelled,
         )
         remedy = "start a new conversation, show fewer pictures, or use dtype bfloat16"
-        with torch.inference_mode(), explain_out_of_memory("answering", remedy):
+        with torch.no_grad(), explain_out_of_memory("answering", remedy):
             parts = writer.write(row, codes)
         return ChatAnswer(
             text=" ".join(part["text"] for part in parts if part["type"] == "text").strip(),
@@ -310,6 +313,24 @@ class Pipeline:
                 f'a picture part needs an "image" (a path or a PIL picture), got {sorted(part)}'
             )
         return {**part, **self.encode_picture(part["image"])}
+
+
+def load_model(
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantization: QuantizationConfigMixin | None,
+) -> UniTokMLLM:
+    """The MLLM in `folder`, on its device; quantized layers are made there."""
+    model: UniTokMLLM
+    if quantization is None:
+        model = UniTokMLLM.from_pretrained(folder, dtype=dtype)
+        return model.to(device)
+    model = UniTokMLLM.from_pretrained(
+        folder, dtype=dtype, quantization_config=quantization, device_map={"": device}
+    )
+    return model
 
 
 def picture_seeds(seed: int | Sequence[int], *, num_prompts: int, num_images: int) -> list[int]:

@@ -45,15 +45,20 @@ def answer_question(
 
 
 def print_answer(session: ChatSession, question: str) -> list[Image.Image]:
-    """Stream one answer to stdout; returns the pictures in it."""
+    """Stream one answer to stdout, each picture as a line of its own; returns the pictures."""
     pictures = []
+    at_line_start = True
     for piece in session.ask(question):
         if isinstance(piece, str):
-            say(piece, end="")
+            text = piece.lstrip() if at_line_start else piece
+            say(text, end="")
+            at_line_start = at_line_start and not text
         else:
             pictures.append(piece)
-            say(f"[picture {piece.width}x{piece.height}]", end="")
-    say("")
+            say(("" if at_line_start else "\n") + f"[picture {piece.width}x{piece.height}]")
+            at_line_start = True
+    if not at_line_start:
+        say("")
     if session.notice is not None:
         announce(session.notice)
     return pictures
@@ -75,7 +80,10 @@ def run_session(session: ChatSession) -> None:
                 if not run_command(session, line):
                     return
             elif line or session.pending:
-                print_answer(session, line)
+                if not sys.stdin.isatty():
+                    say(f"> {line}")  # nobody typed it where the answer appears
+                if print_answer(session, line):
+                    announce("/save FILE.png keeps the drawing")
         except KeyboardInterrupt:
             announce("\n(broken off)")
         except USER_ERRORS as error:

@@ -102,7 +102,7 @@ def test_the_commands_of_the_readme_run_in_their_order(photo):
             continue  # released weights
         result = CliRunner().invoke(app, line, input="/quit\n")
         assert result.exit_code == 0, f"{line}: {result.output}"
-    assert (photo / "decoded" / "photo.png").is_file()
+    assert (photo / "decoded" / "pair.png").is_file()
     assert (photo / "hearts-3.png").is_file()
 
 

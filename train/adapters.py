@@ -1,11 +1,16 @@
-"""LoRA adapters (arXiv 2106.09685) on the language model, through peft.
+"""LoRA adapters (arXiv 2106.09685) on the language model, through peft; QLoRA (arXiv 2305.14314).
 
-The visual parts have no adapters: those that a stage names learn in full beside them.
+The visual parts have no adapters: those that a stage names learn in full beside them. QLoRA keeps
+the language model's frozen linear layers in 4 bits, through bitsandbytes.
 """
 
+import importlib.util
 from collections.abc import Collection
+from pathlib import Path
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import BitsAndBytesConfig
 
 from mllm.model import UniTokMLLM
 from train.parts import PARTS
@@ -40,8 +45,32 @@ def add_adapters(
     return adapted
 
 
-def merge_adapters(adapted: PeftModel) -> UniTokMLLM:
-    """The plain model with the adapters added to its weights; `adapted` is used up."""
-    merged = adapted.merge_and_unload()
+def build_quantization(
+    settings: LoraSettings | None, *, compute_dtype: torch.dtype
+) -> BitsAndBytesConfig | None:
+    """How the language model's linear layers are kept, if not as they are."""
+    if settings is None or settings.quantization is None:
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(
+            "lora.quantization needs the package bitsandbytes: pip install bitsandbytes, or leave "
+            "it out for LoRA without quantization"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=settings.quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+        llm_int8_skip_modules=["visual_embedder", "visual_head", "lm_head"],
+    )
+
+
+def merge_saved_adapters(model: UniTokMLLM, folder: Path) -> UniTokMLLM:
+    """`model` with the adapters and the visual parts in `folder` added to its weights.
+
+    The model is the one that the training started from, not quantized: weights of 4 bits have no
+    room for what the adapters learned.
+    """
+    merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
     assert isinstance(merged, UniTokMLLM)
     return merged

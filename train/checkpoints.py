@@ -1,5 +1,7 @@
 """Checkpoints of a staged training: complete or named as damaged, and saved when a signal comes."""
 
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ from accelerate.utils import reduce
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from train.loop import StopRequest
+from unitok.files import atomic_write, read_json
 
-COMPLETE_FILE = "complete"  # written last: a checkpoint without it was cut off
+COMPLETE_FILE = "complete.json"  # written last: a checkpoint without it was cut off
+
+logger = logging.getLogger(__name__)
 
 
 class CompleteMarker(TrainerCallback):
@@ -22,7 +27,8 @@ class CompleteMarker(TrainerCallback):
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            (folder / COMPLETE_FILE).touch()
+            with atomic_write(folder / COMPLETE_FILE) as temporary:
+                temporary.write_text(json.dumps({"processes": PartialState().num_processes}) + "\n")
 
 
 class StopOnSignal(TrainerCallback):
@@ -47,6 +53,25 @@ class StopOnSignal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self._request.__exit__()
+
+
+def find_start(folder: Path) -> Path | None:
+    """The checkpoint that a resumed run goes on from; None if it was stopped before its first.
+
+    Raises ValueError for another number of processes: each would see other samples.
+    """
+    if not any(folder.glob("checkpoint-*")):
+        logger.info("no checkpoint in %s yet, starting at step 0", folder)
+        return None
+    newest = find_checkpoint(folder)
+    processes = read_json(newest / COMPLETE_FILE)["processes"]
+    if processes != PartialState().num_processes:
+        raise ValueError(
+            f"{newest} was written by {processes} processes, now there are "
+            f"{PartialState().num_processes}; resume with {processes}, or consolidate it and start "
+            "a new run from the result"
+        )
+    return newest
 
 
 def find_checkpoint(folder: Path, *, step: int | None = None) -> Path:

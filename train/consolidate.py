@@ -11,12 +11,11 @@ from typing import Annotated
 
 import torch
 import typer
-from peft import PeftModel
 from torch import Tensor
 
 from mllm.console import announce, user_errors
 from mllm.pipeline import Pipeline
-from train.adapters import merge_adapters
+from train.adapters import merge_saved_adapters
 from train.checkpoints import find_checkpoint
 from train.config import saved_settings
 from train.mllm import CHECKPOINTS
@@ -38,8 +37,7 @@ def consolidate(run: Path, output: Path, *, step: int | None = None) -> Path:
     start = initial_folder(config.init_from, run, seed=config.seed)
     pipeline = Pipeline.from_pretrained(start, device="cpu", dtype="float32")
     if (checkpoint / ADAPTER_FILE).is_file():
-        adapted = PeftModel.from_pretrained(pipeline.model, checkpoint)
-        pipeline.model = merge_adapters(adapted)
+        pipeline.model = merge_saved_adapters(pipeline.model, checkpoint)
     else:
         pipeline.model.load_state_dict(read_weights(checkpoint))
     pipeline.save_pretrained(output)

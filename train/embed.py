@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 README = ROOT / "README.md"
 MAX_MEGABYTES = 30
+NOTES_FILE = "notes.md"
 SCORE_TABLE = re.compile(r"(<!-- nano-scores -->\n).*?(<!-- /nano-scores -->)", re.DOTALL)
 SCORE_TITLES = {
     "reconstruction": "same objects after encode and decode",
@@ -98,6 +99,7 @@ def results_page(scores: dict[str, Any], config: NanoConfig, run: Path) -> str:
         "",
         f"- Image tokenizer: {images}",
         f"- MLLM: {drawings}",
+        *read_notes(run),
         f"- Weights: MLLM `{scores['model_fingerprint']}`, tokenizer "
         f"`{scores['tokenizer_fingerprint']}`, stored and scored in bfloat16.",
         f"- Scores: `{scores['command']}`, {scores['date']}, held-out split, seed "
@@ -117,6 +119,12 @@ def results_page(scores: dict[str, Any], config: NanoConfig, run: Path) -> str:
     lines += ["![reconstructions](nano/image_tokenizer.png)", ""]
     lines += ["Held-out prompts, one GenEval task per row:", "", "![drawings](nano/mllm.png)", ""]
     return "\n".join(lines)
+
+
+def read_notes(run: Path) -> list[str]:
+    """What someone wrote into notes.md of the run: what logs and settings do not tell."""
+    path = run / NOTES_FILE
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def model_card(scores: dict[str, Any]) -> str:

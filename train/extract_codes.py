@@ -3,6 +3,7 @@
 Started again, the command goes on where it was; train/extraction.py says how.
 """
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -92,9 +93,26 @@ def main(
         if not extraction.finish():
             announce(f"this process is done; others have {extraction.num_missing()} shards to do")
             return
+        check_usable(extraction.folder)
         announce(summary(extraction.folder))
         if share.index == 0:
             look_at(extraction, preview=preview, verify=verify)
+
+
+def check_usable(folder: Path) -> None:
+    """Raise ValueError for a finished folder without a row: nothing can be trained on it."""
+    manifest = read_json(folder / MANIFEST_FILE)
+    if manifest["num_rows"]:
+        return
+    path = folder / BAD_SAMPLES_FILE
+    bad_samples = path.read_text(encoding="utf-8").splitlines()
+    reason = (
+        f", the first because of: {json.loads(bad_samples[0])['reason']}" if bad_samples else ""
+    )
+    raise ValueError(
+        f"none of {len(bad_samples)} samples could be used{reason}; correct the sources, delete "
+        f"{folder} and start again"
+    )
 
 
 def summary(folder: Path) -> str:

@@ -1,6 +1,6 @@
 """The training loop of the nano recipe: one process, planned to a time budget, exactly resumable.
 
-A run folder holds checkpoints/step_000500.pt (model, optimizer, random state, step and the planned
+A run folder holds checkpoints/step_000500.pt (model, optimizers, random state, step and the planned
 number of steps), log.jsonl and samples/. Data come from a function of the step number alone, so an
 interrupted and resumed run ends with the same weights as an undisturbed one.
 """
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from eval.memory import peak_memory_gb
 from train.config import RunConfig
+from train.optimizers import OptimizerName, build_optimizers
 from unitok.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ UNTIMED_STEPS = 2  # they allocate memory and are slower
 class LoopConfig(RunConfig):
     """Optimisation and bookkeeping of one stage."""
 
+    optimizer: OptimizerName = "adamw"
     lr: float = Field(gt=0)
     steps: int | None = None  # None: planned from the budget and the measured speed
     warmup_steps: int = 200
@@ -46,16 +48,6 @@ class LoopConfig(RunConfig):
     sample_every: int = 500
     save_every: int = 500
     keep_checkpoints: int = 2
-
-
-def build_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
-    """AdamW without weight decay on biases, norms and other one-dimensional tensors."""
-    params = [param for param in model.parameters() if param.requires_grad]
-    groups = [
-        {"params": [p for p in params if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
 def learning_rate(step: int, num_steps: int, config: LoopConfig) -> float:
@@ -111,7 +103,13 @@ class StageLoop:
         self.config = config
         self.samples_per_step = samples_per_step
         self.sample = sample
-        self.optimizer = build_optimizer(model, config)
+        self.optimizers = build_optimizers(
+            model,
+            config.optimizer,
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
         self.step = 0
         self.num_steps = config.steps or 0
 
@@ -159,8 +157,9 @@ class StageLoop:
     def _train_step(self, batch: Any) -> dict[str, float]:
         # Until the plan is made, warm-up is all that can happen.
         lr = learning_rate(self.step, self.num_steps or 10**9, self.config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
         self.model.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
             losses = self.compute_losses(batch)
@@ -169,8 +168,9 @@ class StageLoop:
                 raise RuntimeError(f"{self.name}: {name} is {value.item()} at step {self.step}")
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return {name: value.item() for name, value in losses.items()} | {
             "lr": lr,
             "grad_norm": norm.item(),
@@ -210,7 +210,7 @@ class StageLoop:
         state = {
             "model": self.model.state_dict(),
             "passing_buffers": self._passing_buffers(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "num_steps": self.num_steps,
             "random": torch.get_rng_state(),
@@ -245,7 +245,8 @@ class StageLoop:
         self.model.load_state_dict(state["model"])
         for name, buffer in self._passing_buffers().items():
             buffer.copy_(state["passing_buffers"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step = state["step"]
         self.num_steps = self.config.steps or state["num_steps"]  # a set number can be raised
         torch.set_rng_state(state["random"])

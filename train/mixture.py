@@ -15,7 +15,7 @@ class MixturePlan:
     """Source and row of every sample."""
 
     sources: np.ndarray  # (N,) uint16
-    rows: np.ndarray  # (N,) int64
+    rows: np.ndarray  # (N,) of the smallest unsigned type
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -25,6 +25,7 @@ def plan_mixture(
     num_rows: Sequence[int],
     weights: Sequence[float | None],
     *,
+    names: Sequence[str] | None = None,
     num_samples: int | None = None,
     seed: int = 0,
 ) -> MixturePlan:
@@ -33,22 +34,25 @@ def plan_mixture(
     Args:
         num_rows: of each source.
         weights: of each source, in any unit; None: its number of rows.
+        names: of the sources, for messages; None: their numbers.
         num_samples: None: as many as the sources have rows, one epoch.
     """
-    check_mixture(num_rows, weights)
+    check_mixture(num_rows, weights, names or [str(i) for i in range(len(num_rows))])
     shares = np.array(
         [rows if weight is None else weight for rows, weight in zip(num_rows, weights, strict=True)]
     )
     counts = apportion(shares / shares.sum(), num_samples or sum(num_rows))
     sources = np.repeat(np.arange(len(counts), dtype=np.uint16), counts)
     np.random.default_rng([seed, len(counts)]).shuffle(sources)
-    rows = np.empty(len(sources), np.int64)
+    rows = np.empty(len(sources), np.min_scalar_type(max(num_rows)))
     for number, count in enumerate(counts):
         rows[sources == number] = draw_rows(num_rows[number], int(count), seed=(seed, number))
     return MixturePlan(sources, rows)
 
 
-def check_mixture(num_rows: Sequence[int], weights: Sequence[float | None]) -> None:
+def check_mixture(
+    num_rows: Sequence[int], weights: Sequence[float | None], names: Sequence[str]
+) -> None:
     """Raise ValueError for a mixture that cannot be drawn from."""
     if not num_rows:
         raise ValueError("a mixture needs at least one source, got none")
@@ -57,11 +61,11 @@ def check_mixture(num_rows: Sequence[int], weights: Sequence[float | None]) -> N
             f"give every source a weight or none of them, got {list(weights)}; a missing weight "
             "means the number of rows, which has another unit"
         )
-    for number, (rows, weight) in enumerate(zip(num_rows, weights, strict=True)):
+    for name, rows, weight in zip(names, num_rows, weights, strict=True):
         if weight is not None and weight <= 0:
-            raise ValueError(f"weight {weight} of source {number} must be above 0; or leave it out")
+            raise ValueError(f"weight {weight} of source {name} must be above 0; or leave it out")
         if rows == 0:
-            raise ValueError(f"source {number} of the mixture is empty; leave it out")
+            raise ValueError(f"source {name} of the mixture has no rows; leave it out")
 
 
 def apportion(shares: np.ndarray, total: int) -> np.ndarray:

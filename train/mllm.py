@@ -9,6 +9,7 @@ samples were left out, and in the end model/, which `--model` and `from_pretrain
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,21 +28,22 @@ from mllm.model import UniTokMLLM
 from mllm.pipeline import Pipeline
 from mllm.processor import Processor
 from mllm.text_tokenizer import EOS_ID
-from train.adapters import add_adapters, merge_adapters
-from train.checkpoints import CompleteMarker, StopOnSignal, find_checkpoint
+from train.adapters import add_adapters, build_quantization, merge_saved_adapters
+from train.checkpoints import CompleteMarker, StopOnSignal, find_start
 from train.config import CONFIG_COPY, begin_run, load_config, saved_settings
-from train.dry_run import describe_stage
+from train.deepspeed_settings import find_deepspeed
+from train.dry_run import Machines, describe_stage
 from train.mllm_data import MixtureDataset, MixtureSource, Packer, RowEncoder, open_mixture
 from train.parts import count_parameters, train_only
 from train.samples import DrawSamples
 from train.stage_config import StageConfig
-from train.stage_model import initial_folder, plan_start
+from train.stage_model import StartPlan, initial_folder, plan_start
 from train.trainer import UniTokTrainer
 
 CHECKPOINTS = "checkpoints"
 MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
-DEEPSPEED_CONFIGS = Path(__file__).parent / "configs" / "deepspeed"
+CODEBOOKS = "visual_embedder.quantizer.codebooks_KVD"
 
 logger = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -59,33 +61,59 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
     """Train one stage; returns False when a signal stopped it before its end (state is saved)."""
     run = Path(config.output)
     state = PartialState(cpu=config.device == "cpu")
+    open_start(config)  # says what is wrong with names and data before there is a run folder
     with state.main_process_first():
         prepare_run_folder(config, run, resume=resume)
         start = initial_folder(config.init_from, run, seed=config.seed)
     arguments = training_arguments(config, run)  # before the model: ZeRO-3 shards it as it loads
     set_seed(config.seed)
-    pipeline = Pipeline.from_pretrained(start, device="cpu", dtype="float32")
+    pipeline = load_start(config, start, device=arguments.device)
     trainer = build_trainer(config, arguments, pipeline)
     report_parts(trainer)
-    checkpoint = find_checkpoint(run / CHECKPOINTS) if resume else None
+    checkpoint = find_start(run / CHECKPOINTS) if resume else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.state.global_step < trainer.state.max_steps:
         return False
-    save_result(trainer, pipeline, run / MODEL_FOLDER)
+    trainer.check_learned()
+    save_result(trainer, pipeline, run / MODEL_FOLDER, start=start)
     return True
 
 
-def dry_run(config: StageConfig) -> Iterator[str]:
-    """What the stage would do, line by line; nothing is written and no weight is read."""
-    plan = plan_start(config.init_from)
-    with torch.device("meta"):
-        model = prepare_model(config, UniTokMLLM(plan.model_config))
-    fingerprint = plan.model_config.tokenizer_fingerprint
-    data = open_data(config, plan.processor, tokenizer_fingerprint=fingerprint)
-    packer = build_packer(plan.model_config)
-    yield from describe_stage(
-        config, model, data.training, packer, processes=PartialState().num_processes
+def load_start(config: StageConfig, folder: str, *, device: torch.device) -> Pipeline:
+    """What the stage begins with, in float32 on the processor: the Trainer places it.
+
+    Layers of 4 bits are made where they will stay.
+    """
+    compute_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    quantization = build_quantization(config.lora, compute_dtype=compute_dtype)
+    return Pipeline.from_pretrained(
+        folder,
+        device="cpu" if quantization is None else device,
+        dtype="float32",
+        quantization=quantization,
     )
+
+
+def dry_run(config: StageConfig, machines: Machines) -> Iterator[str]:
+    """What the stage would do, line by line; nothing is written and no weight is read."""
+    plan, data = open_start(config)
+    with torch.device("meta"):
+        model = choose_trainable(config, UniTokMLLM(plan.model_config))
+    packer = build_packer(plan.model_config)
+    yield from describe_stage(config, model, data.training, packer, machines=machines)
+
+
+def open_start(config: StageConfig) -> tuple[StartPlan, StageData]:
+    """All that a stage begins with but its weights."""
+    plan = plan_start(config.init_from)
+    context_length = plan.model_config.text_config.max_position_embeddings
+    if config.data.rows.max_length > context_length:
+        raise ValueError(
+            f"data.rows.max_length is {config.data.rows.max_length}, but the model's context has "
+            f"{context_length} positions; set it to at most that"
+        )
+    fingerprint = plan.model_config.tokenizer_fingerprint
+    return plan, open_data(config, plan.processor, tokenizer_fingerprint=fingerprint)
 
 
 def prepare_run_folder(config: StageConfig, run: Path, *, resume: bool) -> None:
@@ -130,6 +158,7 @@ def training_arguments(config: StageConfig, run: Path) -> TrainingArguments:
         deepspeed=None if config.deepspeed is None else str(find_deepspeed(config.deepspeed)),
         dataloader_num_workers=config.data.num_workers,
         remove_unused_columns=False,
+        use_cache=True,  # for the result's config.json; a forward pass with labels never caches
         label_names=["labels"],
         use_cpu=config.device == "cpu",
         seed=config.seed,
@@ -138,20 +167,8 @@ def training_arguments(config: StageConfig, run: Path) -> TrainingArguments:
     )
 
 
-def find_deepspeed(name: str) -> Path:
-    """A DeepSpeed JSON of ours by its name, or a path."""
-    known = {path.stem: path for path in sorted(DEEPSPEED_CONFIGS.glob("*.json"))}
-    path = known.get(name, Path(name))
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no DeepSpeed settings {name}; expected {', '.join(known)} or a file"
-        )
-    return path
-
-
-def prepare_model(config: StageConfig, model: UniTokMLLM) -> nn.Module:
-    """Attention, and what learns: parts of the model, or adapters on it."""
-    model.set_attn_implementation(config.attention)
+def choose_trainable(config: StageConfig, model: UniTokMLLM) -> nn.Module:
+    """What learns: parts of the model, or adapters on it."""
     if config.lora is None:
         train_only(model, config.trainable)
         return model
@@ -165,17 +182,24 @@ def open_data(
     data = config.data
     encoder = RowEncoder(processor, data.rows)
 
-    def open_sources(sources: Sequence[MixtureSource], num_samples: int | None) -> MixtureDataset:
+    def open_sources(
+        sources: Sequence[MixtureSource], num_samples: int | None, *, multiple_of: int
+    ) -> MixtureDataset:
         return open_mixture(
             sources,
             encoder,
             tokenizer_fingerprint=tokenizer_fingerprint,
             num_samples=num_samples,
             seed=data.seed,
+            multiple_of=multiple_of,
         )
 
-    training = open_sources(data.sources, data.num_samples)
-    validation = open_sources(data.validation, data.num_validation) if data.validation else None
+    per_batch = config.batch.samples_per_pack * PartialState().num_processes
+    per_step = per_batch * config.batch.accumulation
+    training = open_sources(data.sources, data.num_samples, multiple_of=per_step)
+    if not data.validation:
+        return StageData(training, None)
+    validation = open_sources(data.validation, data.num_validation, multiple_of=per_batch)
     return StageData(training, validation)
 
 
@@ -184,8 +208,9 @@ def build_trainer(
 ) -> UniTokTrainer:
     fingerprint = pipeline.tokenizer.fingerprint
     data = open_data(config, pipeline.processor, tokenizer_fingerprint=fingerprint)
+    pipeline.model.set_attn_implementation(config.attention)
     trainer = UniTokTrainer(
-        prepare_model(config, pipeline.model),
+        choose_trainable(config, pipeline.model),
         arguments,
         run_folder=Path(config.output),
         source_names=[source.name for source in config.data.sources],
@@ -219,17 +244,25 @@ def report_parts(trainer: UniTokTrainer) -> None:
             logger.info("%-12s %12d of %12d parameters learn", part, learning, total)
 
 
-def save_result(trainer: UniTokTrainer, pipeline: Pipeline, folder: Path) -> None:
+def save_result(trainer: UniTokTrainer, pipeline: Pipeline, folder: Path, *, start: str) -> None:
     """The trained model with processor and tokenizer; adapters also alone."""
-    adapted = trainer.accelerator.unwrap_model(trainer.model)
-    if not isinstance(adapted, PeftModel):
-        trainer.save_model(str(folder))  # gathers ZeRO-3 shards; every process takes part
-    elif trainer.is_world_process_zero():
-        adapted.save_pretrained(str(folder.with_name(ADAPTER_FOLDER)))
-        merge_adapters(adapted).save_pretrained(folder)
-    if trainer.is_world_process_zero():
-        pipeline.processor.save_pretrained(folder)
-        pipeline.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    # Gathers what ZeRO-3 has cut up; every process takes part.
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return
+    if isinstance(model, PeftModel):
+        adapter = folder.with_name(ADAPTER_FOLDER)
+        model.save_pretrained(str(adapter))
+        result = Pipeline.from_pretrained(start, device="cpu", dtype="float32")
+        result.model = merge_saved_adapters(result.model, adapter)
+        result.save_pretrained(folder)
+        return
+    # DeepSpeed trains with all in bfloat16; the codebooks are the tokenizer's to the last digit.
+    weights[CODEBOOKS] = pipeline.tokenizer.quantizer.codebooks_KVD
+    model.save_pretrained(folder, state_dict=weights)
+    pipeline.processor.save_pretrained(folder)
+    pipeline.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
 
 
 @app.command(
@@ -245,12 +278,18 @@ def main(
     only_describe: Annotated[
         bool, typer.Option("--dry-run", help="Only say what the stage would do")
     ] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="For --dry-run: processes (GPUs) on each machine")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="For --dry-run: machines")] = 1,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks")] = False,
 ) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    with user_errors():
+    with nullcontext() if debug else user_errors():
         stage = load_config(StageConfig, config, overrides or [])
         if only_describe:
-            for line in dry_run(stage):
+            machines = Machines(processes or PartialState().num_processes, nodes)
+            for line in dry_run(stage, machines):
                 say(line)
             return
         finished = run_stage(stage, resume=resume)

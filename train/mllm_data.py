@@ -41,7 +41,7 @@ class RowConfig(RunConfig):
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One encoded sample, or why there is none."""
+    """One encoded sample, or why there is none; without either it only fills a batch up."""
 
     source: int
     row_id: str
@@ -75,6 +75,7 @@ class RowEncoder:
                     f"a picture has {len(picture.codes)} visual tokens, the model reads "
                     f"{self.processor.num_visual_tokens}"
                 )
+        check_row(row)
         encoded = self._encode_task(row, rng)
         if len(encoded) > self.config.max_length:
             raise ValueError(f"{len(encoded)} ids, at most {self.config.max_length} are allowed")
@@ -95,6 +96,21 @@ class RowEncoder:
             "bare" if rng.random() < self.config.bare_caption_share else "marked"
         )
         return self.processor.encode_caption(picture, text, form=form)
+
+
+def check_row(row: CodeRow) -> None:
+    """Raise ValueError for a row that lacks what its task needs."""
+    if row.task == "chat":
+        parts = [part for message in row.messages or [] for part in message["content"]]
+        needed = sum(part["type"] == "image" for part in parts)
+        if not parts:
+            raise ValueError("a chat without messages")
+    else:
+        needed = 0 if row.task == "text" else 1
+        if not any(row.texts):
+            raise ValueError("no text")
+    if needed != len(row.pictures):
+        raise ValueError(f"{needed} pictures are spoken of, {len(row.pictures)} are there")
 
 
 def with_codes(row: CodeRow) -> list[dict[str, Any]]:
@@ -124,16 +140,21 @@ class MixtureDataset(Dataset[Sample]):
         encoder: RowEncoder,
         *,
         seed: int,
+        multiple_of: int = 1,
     ) -> None:
+        """Filled up with empty samples to a multiple: processes would else see some twice."""
         self.shards = shards
         self.plan = plan
         self.encoder = encoder
         self.seed = seed
+        self.num_filled = -(-len(plan) // multiple_of) * multiple_of
 
     def __len__(self) -> int:
-        return len(self.plan)
+        return self.num_filled
 
     def __getitem__(self, index: int) -> Sample:
+        if index >= len(self.plan):
+            return Sample(0, "", None)
         source = int(self.plan.sources[index])
         row = self.shards[source].row(int(self.plan.rows[index]))
         try:
@@ -150,6 +171,7 @@ def open_mixture(
     tokenizer_fingerprint: str | None,
     num_samples: int | None,
     seed: int,
+    multiple_of: int = 1,
 ) -> MixtureDataset:
     """Open the shards of every source and plan the run's samples; None: one epoch."""
     shards = [
@@ -159,10 +181,11 @@ def open_mixture(
     plan = plan_mixture(
         [len(each) for each in shards],
         [source.weight for source in sources],
+        names=[source.name for source in sources],
         num_samples=num_samples,
         seed=seed,
     )
-    return MixtureDataset(shards, plan, encoder, seed=seed)
+    return MixtureDataset(shards, plan, encoder, seed=seed, multiple_of=multiple_of)
 
 
 class Packer:

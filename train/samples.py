@@ -41,9 +41,8 @@ class DrawSamples(TrainerCallback):
         self.pipeline.tokenizer.to(model.device)
         was_training = model.training
         model.eval()
-        random_state = torch.get_rng_state()  # looking must not change the training
-        pictures, answers = self._sample()
-        torch.set_rng_state(random_state)
+        with torch.random.fork_rng():  # looking must not change the training
+            pictures, answers = self._sample()
         model.train(was_training)
         if state.is_world_process_zero:
             self._keep(step, pictures, answers)
@@ -69,8 +68,17 @@ class DrawSamples(TrainerCallback):
         if answers:
             asked = [each.question for each in self.settings.questions]
             lines = [f"{q}\n    {a}" for q, a in zip(asked, answers, strict=True)]
+            text = "\n".join(lines) + "\n"
             with atomic_write(self.folder / f"step_{step:06d}.txt") as path:
-                path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                path.write_text(text, encoding="utf-8")
+            self._track_answers(step, text)
+
+    def _track_answers(self, step: int, text: str) -> None:
+        for tracker in self.trackers:
+            if isinstance(tracker, TensorBoardCallback) and tracker.tb_writer is not None:
+                tracker.tb_writer.add_text("train/answers", f"```\n{text}```", step)
+            elif isinstance(tracker, WandbCallback):
+                tracker._wandb.log({"train/answers": text, "train/global_step": step})
 
     def _track_image(self, step: int, grid: Image.Image) -> None:
         for tracker in self.trackers:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from train.config import RunConfig
+from train.deepspeed_settings import read_zero
 from train.mllm_data import MixtureSource, RowConfig
 from train.parts import PARTS
 
@@ -72,6 +73,7 @@ class LoraSettings(RunConfig):
     rank: int = Field(default=16, gt=0)
     alpha: int = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    quantization: Literal["nf4", "fp4"] | None = None  # of the frozen layers, in 4 bits: QLoRA
 
 
 class QuestionSetting(RunConfig):
@@ -96,12 +98,10 @@ class WatchConfig(RunConfig):
     log_every: int = Field(default=10, gt=0)
     validate_every: int = Field(default=500, gt=0)
     save_every: int = Field(default=500, gt=0)
-    keep_checkpoints: int = Field(default=2, gt=0)
+    # One alone would be deleted before the next is known to be complete.
+    keep_checkpoints: int = Field(default=2, ge=2)
     report_to: tuple[str, ...] = ("tensorboard",)
     samples: SampleSettings | None = None
-
-
-ZERO_3 = "zero3"
 
 
 class StageConfig(RunConfig):
@@ -136,7 +136,7 @@ class StageConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check_adapters(self) -> "StageConfig":
-        if self.lora is not None and self.deepspeed is not None and ZERO_3 in self.deepspeed:
+        if self.lora and self.deepspeed and read_zero(self.deepspeed).stage == 3:
             raise ValueError(
                 "adapters cannot be merged into weights that ZeRO-3 has cut up; set deepspeed=zero2"
             )

@@ -4,6 +4,7 @@ Our own MLLM is taken as it is. Around a language model the visual parts are bui
 so that every process, sharded by ZeRO or not, loads the same weights in the same way.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,11 @@ def initial_folder(config: InitConfig, run: Path, *, seed: int) -> str:
     if config.mllm is not None:
         return config.mllm
     folder = run / INIT_FOLDER
-    if not (folder / "config.json").is_file():
-        build_pipeline(config, seed=seed).save_pretrained(folder)
+    if not folder.exists():
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
+        build_pipeline(config, seed=seed).save_pretrained(unfinished)
+        unfinished.rename(folder)
     return str(folder)
 
 

@@ -40,6 +40,7 @@ class TokenizerConfig(RunConfig):
     """Everything about one tokenizer run but its time."""
 
     model: UniTokConfig
+    init_from: str | None = None  # weights to start from: `nano`, a folder or a hub name
     batch_size: int = Field(gt=0)
     weights: LossWeights = LossWeights()
     loop: LoopConfig
@@ -92,9 +93,9 @@ class TokenizerTraining:
 def train_tokenizer(
     config: TokenizerConfig, folder: Path, *, minutes: float | None = None, resume: bool = False
 ) -> UniTok | None:
-    """Train from scratch in `folder`; returns the model, or None when a signal stopped the run."""
+    """Train in `folder`; returns the model, or None when a signal stopped the run."""
     torch.manual_seed(config.loop.seed)
-    model = UniTok(config.model).to(memory_format=torch.channels_last)
+    model = _initial_model(config).to(memory_format=torch.channels_last)
     training = TokenizerTraining(model, folder, weights=config.weights)
     stage = StageLoop(
         "tokenizer",
@@ -112,6 +113,18 @@ def train_tokenizer(
         sample=training.preview,
     )
     return model.eval() if stage.run(minutes=minutes, resume=resume) else None
+
+
+def _initial_model(config: TokenizerConfig) -> UniTok:
+    if config.init_from is None:
+        return UniTok(config.model)
+    model = UniTok.from_pretrained(config.init_from).float()
+    if model.config != config.model:
+        raise ValueError(
+            f"init_from {config.init_from} is a tokenizer of other sizes than image_tokenizer.model"
+            f": {model.config}; expected {config.model}"
+        )
+    return model
 
 
 def _preview_grid(originals: list[np.ndarray], rebuilt: list[np.ndarray]) -> np.ndarray:

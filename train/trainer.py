@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from mllm.loss import LossTerms, count_learned
+from train.mfu import utilisation
 from train.parts import part_of
 
 SKIPPED_FILE = "skipped_samples.jsonl"
@@ -57,6 +58,7 @@ class UniTokTrainer(Trainer):
         self._sums = torch.zeros(len(self.source_names), len(TERMS), dtype=torch.float64)
         self._num_tokens = 0
         self._num_skipped = 0
+        self._num_learned = 0  # of this process, since the run was started or resumed
         self._logged_at = time.monotonic()
 
     # -- loss ------------------------------------------------------------------------------------
@@ -81,6 +83,7 @@ class UniTokTrainer(Trainer):
         terms: LossTerms = outputs.loss_terms
         assert terms.by_group is not None
         assert num_items_in_batch is not None
+        self._num_learned += terms.num_learned
         self._add(terms.by_group, num_tokens=inputs["input_ids"].numel())
         loss = (terms.text + terms.image) / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -100,6 +103,15 @@ class UniTokTrainer(Trainer):
             for source, row_id, reason in skipped:
                 entry = {"source": self.source_names[source], "id": row_id, "reason": reason}
                 file.write(json.dumps(entry) + "\n")
+
+    def check_learned(self) -> None:
+        """Raise RuntimeError if no process found a sample to learn from: the model is as before."""
+        own = torch.tensor([self._num_learned], device=self.args.device)
+        if not self.accelerator.reduce(own, reduction="sum").item():
+            raise RuntimeError(
+                f"nothing was learned: every sample was left out, {self.run_folder / SKIPPED_FILE} "
+                "says why"
+            )
 
     # -- order of data and rates -----------------------------------------------------------------
 
@@ -155,11 +167,20 @@ class UniTokTrainer(Trainer):
         self._sums.zero_()
         self._num_tokens, self._num_skipped = 0, 0
         self._logged_at = time.monotonic()
-        return {
+        values = {
             **mean_losses(sums, self.source_names),
             "tokens_per_second": round(num_tokens / seconds, 1),
             "skipped_samples": num_skipped,
         }
+        if self.args.device.type == "cuda":
+            share = utilisation(
+                num_tokens / seconds,
+                self.accelerator.unwrap_model(self.model),
+                device_name=torch.cuda.get_device_name(self.args.device),
+                devices=self.accelerator.num_processes,
+            )
+            values |= {} if share is None else {"mfu": round(share, 4)}
+        return values
 
     def evaluate(
         self,
@@ -167,7 +188,8 @@ class UniTokTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Mean losses over the held-out rows, over all processes."""
+        """Mean losses over the held-out rows, over all processes; not counted as training time."""
+        started = time.monotonic()
         loader = self.get_eval_dataloader(eval_dataset)
         sums = self._evaluation_sums(loader)
         metrics = {
@@ -175,6 +197,7 @@ class UniTokTrainer(Trainer):
             for name, value in mean_losses(sums, self.validation_names).items()
         }
         self.log(metrics)
+        self._logged_at += time.monotonic() - started
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )

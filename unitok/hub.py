@@ -38,6 +38,8 @@ def resolve_model(
     types = (expected_type,) if isinstance(expected_type, str) else tuple(expected_type)
     path = Path(name)
     if str(name) != NANO and not path.exists():
+        if "/" not in str(name):  # no hub model of ours lacks its owner: a typing error
+            raise FileNotFoundError(f"no model called {str(name)!r}; {_expected()}")
         return _download(str(name), types, revision)
     if revision is not None:
         raise ValueError(

@@ -140,7 +140,7 @@ def test_a_wrong_drawing_says_why_and_what_is_seen():
     metadata = {"tag": "single_object", "include": [{"class": "ring", "count": 1}], "prompt": "a"}
     drawing = judge_picture(draw_example("hearts"), metadata)
     assert not drawing.right
-    assert drawing.reason == "expected ring>=1, found 0"
+    assert drawing.reason == "expected at least 1 ring, found 0"
     assert drawing.seen == "three red hearts"
 
 

@@ -105,7 +105,7 @@ def test_chat_runs_with_loaded_weights_and_every_option(model, picture):
 def test_a_picture_in_the_answer_is_written_where_asked(scripted, tmp_path):
     scripted("a star", BOI, EOS)
     result = succeed("chat", "draw", "-o", tmp_path / "drawn.png")
-    assert result.stdout == "a star[picture 32x32]\n"
+    assert result.stdout == "a star\n[picture 32x32]\n"
     assert Image.open(tmp_path / "drawn.png").size == (32, 32)
     scripted(BOI, EOS)
     assert "pass -o out.png to keep it" in succeed("chat", "draw").stderr
@@ -133,7 +133,7 @@ def test_a_saved_drawing_of_a_session_keeps_the_same_notes(scripted, tmp_path):
 def test_an_answer_that_may_draw_no_more_says_so_beside_it(scripted):
     scripted(*[BOI] * 9)
     result = succeed("chat", "draw", "--max-images", 2)
-    assert result.stdout == "[picture 32x32]" * 2 + "\n"
+    assert result.stdout == "[picture 32x32]\n" * 2
     assert "at most 2 pictures" in result.stderr
 
 
@@ -167,7 +167,10 @@ def test_a_session_reads_questions_and_commands_from_a_pipe(scripted, picture, t
     lines = [f"/image {picture}", "what color?", "", "draw a star", f"/save {drawing}"]
     lines += [f"/save {talk}", "/reset", "and now?", "/quit", "never asked"]
     result = succeed("chat", stdin="\n".join(lines))
-    assert result.stdout == "red\na star[picture 32x32]\nblue\n"
+    assert result.stdout == (
+        "> what color?\nred\n> draw a star\na star\n[picture 32x32]\n> and now?\nblue\n"
+    )
+    assert "/save FILE.png keeps the drawing" in result.stderr
     assert Image.open(drawing).size == (32, 32)
     assert talk.read_text() == (
         "user: [picture] what color?\nassistant: red\n"

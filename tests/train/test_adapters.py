@@ -1,5 +1,6 @@
 """LoRA: only adapters learn, merged equals unmerged, resume is exact."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,12 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+import train.mllm
 from mllm.model import UniTokMLLM
 from tests.mllm.conftest import build_batch
 from tests.mllm.tiny_pipeline import build_tiny_pipeline
-from tests.train.test_mllm import build_config, run_until, weights
-from train.adapters import add_adapters, merge_adapters
+from tests.train.test_mllm import build_config, read_losses, run_until, weights
+from train.adapters import add_adapters, build_quantization, merge_saved_adapters
 from train.mllm import run_stage
 from train.parts import part_of
 from train.stage_config import LoraSettings
@@ -61,14 +63,62 @@ def test_a_stopped_and_resumed_adapter_ends_with_the_same_weights(
     assert all(torch.equal(expected[key], got[key]) for key in expected)
 
 
-def test_named_visual_parts_learn_in_full_beside_the_adapters() -> None:
+def test_named_visual_parts_learn_in_full_beside_the_adapters(tmp_path: Path) -> None:
     model = build_tiny_pipeline().model
     adapted = add_adapters(model, LoraSettings(rank=2), trainable=["llm", "projector"])
     learning = {name for name, value in adapted.named_parameters() if value.requires_grad}
     assert {part_of(name) for name in learning} == {"llm", "projector"}
     assert all("lora_" in name for name in learning if part_of(name) == "llm")
-    merged = merge_adapters(adapted)
+    with torch.no_grad():
+        adapted.base_model.model.visual_embedder.mlp.modules_to_save["default"][1].bias.fill_(7)
+    adapted.save_pretrained(str(tmp_path))
+    merged = merge_saved_adapters(build_tiny_pipeline().model, tmp_path)
     assert merged.state_dict().keys() == build_tiny_pipeline().model.state_dict().keys()
+    assert (merged.visual_embedder.mlp[1].bias == 7).all()
+
+
+QLORA = {"lora": {**LORA["lora"], "quantization": "nf4"}, "trainable": ["llm", "projector"]}
+
+
+def test_qlora_learns_over_layers_of_4_bits_and_merges_into_whole_ones(
+    materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    seen = []
+    build = train.mllm.build_trainer
+
+    def build_and_look(*arguments):
+        trainer = build(*arguments)
+        seen.extend(
+            name.removeprefix("base_model.model.")
+            for name, module in trainer.model.named_modules()
+            if isinstance(module, bitsandbytes.nn.Linear4bit)
+        )
+        return trainer
+
+    monkeypatch.setattr(train.mllm, "build_trainer", build_and_look)
+    config = build_config(materials, tmp_path / "run", **QLORA)
+    # bitsandbytes cannot infer on a CPU with layers narrower than 64; nano's own are wider.
+    data = config.data.model_copy(update={"validation": ()})
+    watch = config.watch.model_copy(update={"samples": None})
+    assert run_stage(config.model_copy(update={"data": data, "watch": watch}))
+    assert len(seen) == 2 * 7
+    assert all(name.startswith("decoder.layers.") for name in seen)
+    assert all(math.isfinite(loss) for loss in read_losses(tmp_path / "run"))
+    before = load_file(materials["start"] / "model.safetensors")
+    got = weights(tmp_path / "run")
+    assert {name: value.shape for name, value in got.items()} == {
+        name: value.shape for name, value in before.items()
+    }
+    changed = {part_of(name) for name in got if not torch.equal(got[name], before[name])}
+    assert changed == {"llm", "projector"}
+    assert all(value.dtype == torch.float32 for value in got.values() if value.is_floating_point())
+
+
+def test_qlora_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install bitsandbytes"):
+        build_quantization(LoraSettings(quantization="nf4"), compute_dtype=torch.bfloat16)
 
 
 def test_lora_without_the_language_model_is_refused() -> None:

@@ -12,29 +12,33 @@ import torch
 from safetensors.torch import load_file
 
 from mllm.pipeline import Pipeline
-from tests.train.test_mllm import build_config
+from tests.train.test_mllm import build_config, read_losses
 from tests.train.tiny_shards import build_rows, write_rows
 from train.config import save_config
+from train.deepspeed_settings import find_deepspeed
 from train.stage_config import StageConfig
+from unitok.files import read_json
 
 pytestmark = pytest.mark.slow
 SAME_CURVE = 1e-4  # relative; float32 sums in another order
 
 
-def launch(config: StageConfig, *, processes: int) -> list[float]:
+def launch(
+    config: StageConfig, *, processes: int, module: str = "train.mllm", resume: bool = False
+) -> list[float]:
     """Run a stage under torchrun; returns its losses."""
     output = Path(config.output)
     path = output.with_suffix(".yaml")
     save_config(config, path)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    command += ["--master_port", str(29500 + os.getpid() % 1000), "-m", "train.mllm", str(path)]
+    command += ["--master_port", str(29500 + os.getpid() % 1000), "-m", module, str(path)]
+    command += ["--resume"] * resume
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         command, capture_output=True, text=True, timeout=600, env=environment, check=False
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return read_losses(output)
 
 
 def config_for(
@@ -65,6 +69,59 @@ def test_two_processes_follow_the_loss_curve_of_one(
     for name, value in weights.items():
         torch.testing.assert_close(result[name], value, rtol=1e-3, atol=1e-4, msg=name)
     assert Pipeline.from_pretrained(tmp_path / "run" / "model", device="cpu")
+
+
+def test_accumulation_and_processes_together_follow_the_same_curve(
+    single: Any, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    batch = {"samples_per_pack": 1, "accumulation": 2}
+    config = build_config(materials, tmp_path / "run", batch=batch, deepspeed="zero2")
+    expected, _ = single
+    assert launch(config, processes=2) == pytest.approx(expected, rel=SAME_CURVE)
+
+
+@pytest.mark.parametrize("deepspeed", ["zero2", "zero3"])
+def test_two_processes_stopped_by_a_signal_to_one_and_resumed_end_with_the_same_weights(
+    deepspeed: str, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    whole, parts = (
+        config_for(materials, tmp_path / name, processes=2, deepspeed=deepspeed)
+        for name in ("whole", "parts")
+    )
+    launch(whole, processes=2)
+    launch(parts, processes=2, module="tests.train.stopped_at_three")
+    assert not (tmp_path / "parts" / "model").exists()
+    assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3").is_dir()
+    launch(parts, processes=2, resume=True)
+    expected, got = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts")
+    )
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
+def test_bfloat16_stays_near_the_curve_of_float32(
+    single: Any, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    config = config_for(materials, tmp_path / "run", processes=2, deepspeed="zero2")
+    losses = launch(config.model_copy(update={"precision": "bf16"}), processes=2)
+    expected, _ = single
+    assert losses == pytest.approx(expected, rel=0.05)
+
+
+def test_nothing_changes_when_all_is_cut_up_and_processes_need_different_numbers_of_chunks(
+    single: Any, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = read_json(find_deepspeed("zero3"))
+    settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    path = tmp_path / "cut_up.json"
+    path.write_text(json.dumps(settings))
+    config = config_for(materials, tmp_path / "run", processes=2, deepspeed=str(path))
+    losses = launch(config, processes=2, module="tests.train.small_chunks")
+    expected, weights = single
+    assert losses == pytest.approx(expected, rel=SAME_CURVE)
+    result = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    for name, value in weights.items():
+        torch.testing.assert_close(result[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_processes_with_different_content_stay_in_step_under_zero_3(

@@ -64,13 +64,17 @@ def stop_at(step: int) -> Callable[[int], Mapping[str, float]]:
     return sample
 
 
-def test_a_stopped_and_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole = build_loop(tmp_path / "whole")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stopped_and_resumed_run_ends_with_the_same_weights(
+    optimizer: str, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"optimizer": optimizer})
+    whole = build_loop(tmp_path / "whole", config=config)
     assert whole.run()
-    stopped = build_loop(tmp_path / "parts", sample=stop_at(4))
+    stopped = build_loop(tmp_path / "parts", config=config, sample=stop_at(4))
     assert not stopped.run()
     assert stopped.step == 4
-    resumed = build_loop(tmp_path / "parts")
+    resumed = build_loop(tmp_path / "parts", config=config)
     assert resumed.run(resume=True)
     assert torch.equal(weights(whole), weights(resumed))
 

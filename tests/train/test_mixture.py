@@ -42,7 +42,7 @@ def test_the_same_seed_gives_the_same_plan_and_another_seed_another() -> None:
         ([], [], "at least one source"),
         ([1, 2], [1.0, None], "every source a weight or none"),
         ([1], [0.0], "must be above 0"),
-        ([1, 0], [None, None], "source 1 of the mixture is empty"),
+        ([1, 0], [None, None], "source 1 of the mixture has no rows"),
     ],
 )
 def test_impossible_mixtures_are_refused(

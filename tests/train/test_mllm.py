@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,15 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import train.mllm
+from mllm.config import UniTokMLLMConfig
 from mllm.pipeline import Pipeline
-from train.mllm import run_stage
+from train.checkpoints import COMPLETE_FILE
+from train.config import CONFIG_COPY, begin_run, save_config
+from train.mllm import CODEBOOKS, run_stage
 from train.parts import PARTS, part_of
 from train.stage_config import StageConfig
+
+GOLDEN_CURVE = Path(__file__).parents[1] / "goldens" / "train" / "stage_curve.json"
 
 
 def build_config(materials: dict[str, Path], output: Path, **changes: Any) -> StageConfig:
@@ -53,6 +59,12 @@ def build_config(materials: dict[str, Path], output: Path, **changes: Any) -> St
     return StageConfig.model_validate({**values, **changes})
 
 
+def read_losses(run: Path) -> list[float]:
+    """The loss of every logged step."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 
@@ -78,6 +90,15 @@ def test_a_stage_leaves_a_pipeline_and_a_log_with_losses_by_source(finished: Pat
     validated = [line for line in lines if "eval_loss/text" in line]
     assert [line["step"] for line in validated] == [3, 6]
     assert validated[1]["eval_loss/image"] < validated[0]["eval_loss/image"]
+
+
+def test_the_loss_curve_is_the_stored_one(finished: Path) -> None:
+    """Weights, data and order of a stage, to the last step; stored from torch 2.15 on a CPU."""
+    lines = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    stored = json.loads(GOLDEN_CURVE.read_text())
+    for name, expected in stored.items():
+        curve = [line[name] for line in lines if name in line and "loss" in line]
+        assert curve == pytest.approx(expected, rel=1e-3), name
 
 
 class StopAt(TrainerCallback):
@@ -136,8 +157,7 @@ def test_how_a_step_is_cut_changes_nothing(materials: dict[str, Path], tmp_path:
     for name, (samples, accumulation) in cuts.items():
         batch = {"samples_per_pack": samples, "accumulation": accumulation}
         run_stage(build_config(materials, tmp_path / name, batch=batch))
-        log = (tmp_path / name / "log.jsonl").read_text().splitlines()
-        results[name] = [json.loads(line)["loss"] for line in log if '"loss"' in line]
+        results[name] = read_losses(tmp_path / name)
     # float32 sums in another order.
     assert results["halves"] == pytest.approx(results["whole"], rel=1e-4)
     assert results["single"] == pytest.approx(results["whole"], rel=1e-4)
@@ -157,6 +177,69 @@ def test_samples_that_are_too_long_are_listed(materials: dict[str, Path], tmp_pa
     assert "at most 12 are allowed" in skipped[0]["reason"]
 
 
+def test_a_stage_without_a_usable_sample_leaves_no_model(
+    materials: dict[str, Path], tmp_path: Path
+) -> None:
+    config = build_config(materials, tmp_path / "run")
+    rows = config.data.rows.model_copy(update={"max_length": 3})
+    data = config.data.model_copy(update={"rows": rows, "validation": ()})
+    with pytest.raises(RuntimeError, match="nothing was learned: every sample was left out"):
+        run_stage(config.model_copy(update={"data": data}))
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_the_result_is_the_start_with_other_weights(
+    finished: Path, materials: dict[str, Path]
+) -> None:
+    assert {path.name for path in (finished / "model").iterdir()} == {
+        path.name for path in materials["start"].iterdir()
+    }
+    before, after = (
+        UniTokMLLMConfig.from_pretrained(folder, dtype="float32").to_dict()
+        for folder in (materials["start"], finished / "model")
+    )
+    assert after.pop("use_cache", True)
+    assert before.pop("use_cache", True)
+    before["text_config"].pop("dtype")
+    after["text_config"].pop("dtype")
+    assert after == before
+    start = load_file(materials["start"] / "model.safetensors")
+    assert torch.equal(weights(finished)[CODEBOOKS], start[CODEBOOKS])
+
+
+def test_what_is_wrong_with_data_is_said_before_there_is_a_run_folder(
+    materials: dict[str, Path], tmp_path: Path
+) -> None:
+    config = build_config(materials, tmp_path / "run")
+    rows = config.data.rows.model_copy(update={"max_length": 97})
+    data = config.data.model_copy(update={"rows": rows})
+    with pytest.raises(ValueError, match="max_length is 97, but the model's context has 96"):
+        run_stage(config.model_copy(update={"data": data}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_again(
+    finished: Path, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    config = build_config(materials, tmp_path / "run")
+    begin_run(config, tmp_path / "run")
+    assert run_stage(config, resume=True)
+    expected, got = weights(finished), weights(tmp_path / "run")
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
+def test_another_number_of_processes_is_refused_on_resume(
+    finished: Path, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    config = build_config(materials, tmp_path / "run")
+    save_config(config, tmp_path / "run" / CONFIG_COPY)
+    mark = tmp_path / "run" / "checkpoints" / "checkpoint-6" / COMPLETE_FILE
+    mark.write_text('{"processes": 2}')
+    with pytest.raises(ValueError, match="was written by 2 processes, now there are 1; resume"):
+        run_stage(config, resume=True)
+
+
 def test_other_settings_are_refused_on_resume(finished: Path, materials: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="the settings differ"):
         run_stage(build_config(materials, finished, seed=5), resume=True)
@@ -169,7 +252,7 @@ def test_a_run_folder_is_not_overwritten(finished: Path, materials: dict[str, Pa
 
 def test_a_checkpoint_that_was_cut_off_is_named(finished: Path, materials: dict[str, Path]) -> None:
     newest = finished / "checkpoints" / "checkpoint-6"
-    (newest / "complete").unlink()
+    (newest / COMPLETE_FILE).unlink()
     with pytest.raises(ValueError, match=r"checkpoint-6 is incomplete"):
         run_stage(build_config(materials, finished), resume=True)
-    (newest / "complete").touch()
+    (newest / COMPLETE_FILE).write_text('{"processes": 1}')

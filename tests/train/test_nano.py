@@ -11,6 +11,7 @@ from mllm.pipeline import Pipeline
 from train import embed, scene_data
 from train.config import load_config
 from train.nano import DEFAULT_CONFIG, NanoConfig, app, start_run
+from train.tokenizer import train_tokenizer
 from unitok.config import PRESETS
 from unitok.model import UniTok
 
@@ -113,6 +114,21 @@ def test_a_finished_run_can_be_embedded(
 def test_the_shipped_recipe_is_valid() -> None:
     config = load_config(NanoConfig, DEFAULT_CONFIG)
     assert config.image_tokenizer.model == PRESETS["nano"]
+
+
+def test_a_tokenizer_can_start_from_trained_weights_of_its_sizes(
+    finished: Path, tmp_path: Path
+) -> None:
+    tokenizer = finished / "unitok"
+    settings = [*TINY, f"image_tokenizer.init_from={tokenizer}", "image_tokenizer.loop.lr=1e-9"]
+    config = load_config(NanoConfig, DEFAULT_CONFIG, settings).image_tokenizer
+    trained = train_tokenizer(config, tmp_path / "same")
+    assert trained is not None
+    start = UniTok.from_pretrained(tokenizer).quantizer.codebooks_KVD
+    torch.testing.assert_close(trained.quantizer.codebooks_KVD, start.float())
+    other = load_config(NanoConfig, DEFAULT_CONFIG, settings[-2:]).image_tokenizer
+    with pytest.raises(ValueError, match="a tokenizer of other sizes than"):
+        train_tokenizer(other, tmp_path / "other")
 
 
 def test_a_budget_is_kept_for_the_resumed_run(tmp_path: Path) -> None:

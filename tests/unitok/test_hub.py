@@ -59,11 +59,17 @@ def test_another_kind_of_model_is_refused(tmp_path, model_type):
         resolve(write_model(tmp_path, model_type))
 
 
-@pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "nanoo"])
-def test_an_unknown_name_without_network_says_what_is_expected(name):
+def test_an_unknown_name_without_network_says_what_is_expected():
+    name = "no-such-owner/no-such-model"
     message = f"no folder and no reachable hub model called '{name}' .*expected nano, a folder with"
     with pytest.raises(FileNotFoundError, match=message):
         resolve(name)
+
+
+def test_a_name_without_an_owner_is_not_asked_for_on_the_hub(monkeypatch):
+    monkeypatch.setattr("unitok.hub.hf_hub_download", lambda *args, **kwargs: pytest.fail("asked"))
+    with pytest.raises(FileNotFoundError, match="no model called 'nanno'; expected nano, a folder"):
+        resolve("nanno")
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "../missing", "what is this?", ""])
