@@ -11,7 +11,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 def calls_in_step(own_calls: int, device: torch.device) -> int:
     """How often every process has to call a layer that this one needs `own_calls` times."""
-    if not (dist.is_initialized() and is_deepspeed_zero3_enabled()):  # type: ignore[no-untyped-call]
+    if not (dist.is_initialized() and is_deepspeed_zero3_enabled()):
         return own_calls
     most = torch.tensor(own_calls, device=device)
     dist.all_reduce(most, dist.ReduceOp.MAX)

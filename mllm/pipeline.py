@@ -323,14 +323,12 @@ def load_model(
     quantization: QuantizationConfigMixin | None,
 ) -> UniTokMLLM:
     """The MLLM in `folder`, on its device; quantized layers are made there."""
-    model: UniTokMLLM
-    if quantization is None:
-        model = UniTokMLLM.from_pretrained(folder, dtype=dtype)
-        return model.to(device)
-    model = UniTokMLLM.from_pretrained(
-        folder, dtype=dtype, quantization_config=quantization, device_map={"": device}
-    )
-    return model
+    options: dict[str, Any] = {}
+    if quantization is not None:
+        options = {"quantization_config": quantization, "device_map": {"": device}}
+    model: Any = UniTokMLLM.from_pretrained(folder, dtype=dtype, **options)
+    moved: UniTokMLLM = model if quantization is not None else model.to(device)
+    return moved
 
 
 def picture_seeds(seed: int | Sequence[int], *, num_prompts: int, num_images: int) -> list[int]:

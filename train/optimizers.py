@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 OptimizerName = Literal["adamw", "muon"]
 OUTPUT_LAYERS = ("lm_head", "to_logits")  # as with embeddings, their rows are classes, not features
@@ -42,7 +42,7 @@ def build_optimizers(
     return optimizers
 
 
-def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(model: nn.Module) -> list[Tensor]:
     """Weights of the linear layers but those that end in logits."""
     return [
         module.weight
