@@ -74,7 +74,8 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.state.global_step < trainer.state.max_steps:
         return False
-    trainer.check_learned()
+    if checkpoint is None:
+        trainer.check_learned()
     save_result(trainer, pipeline, run / MODEL_FOLDER, start=start)
     return True
 

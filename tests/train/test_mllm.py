@@ -228,6 +228,18 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again(
     assert all(torch.equal(expected[key], got[key]) for key in expected)
 
 
+def test_a_run_killed_before_it_wrote_its_model_writes_it_when_resumed(
+    finished: Path, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    config = build_config(materials, tmp_path / "run")
+    save_config(config, tmp_path / "run" / CONFIG_COPY)
+    shutil.rmtree(tmp_path / "run" / "model")
+    assert run_stage(config, resume=True)
+    expected, got = weights(finished), weights(tmp_path / "run")
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
 def test_another_number_of_processes_is_refused_on_resume(
     finished: Path, materials: dict[str, Path], tmp_path: Path
 ) -> None:
