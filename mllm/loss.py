@@ -10,6 +10,7 @@ L visual tokens, K codebooks, V vocabulary or codebook size.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -103,15 +104,15 @@ def losses_in_chunks(
     """
     num_own = -(-len(rows) // chunk_size)
     num_calls = calls_in_step(max(1, num_own), rows.device)
-    if num_calls == 1 and num_own == 1:
-        return chunk_loss(rows, targets)
+    # One call is not computed again, in any process: that would be a call that the others lack.
+    call = chunk_loss if num_calls == 1 else partial(_recomputed, chunk_loss)
+    chunks = zip(rows.split(chunk_size)[:num_own], targets.split(chunk_size)[:num_own], strict=True)
+    losses = [call(*chunk) for chunk in chunks]
+    if len(losses) == num_calls:
+        return torch.cat(losses)
     one_row = rows.new_zeros(1, *rows.shape[1:])
     one_target = targets.new_zeros(1, *targets.shape[1:])
-    chunks = list(zip(rows.split(chunk_size), targets.split(chunk_size), strict=True))[:num_own]
-    losses = [_recomputed(chunk_loss, *chunk) for chunk in chunks]
-    fillers = [_recomputed(chunk_loss, one_row, one_target) for _ in range(num_calls - num_own)]
-    if not fillers:
-        return torch.cat(losses)
+    fillers = [call(one_row, one_target) for _ in range(num_calls - num_own)]
     nothing = 0 * torch.cat(fillers).sum(dim=0, keepdim=True)
     if not losses:
         return nothing + rows.sum()  # 0, and reaches what made the rows

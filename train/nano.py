@@ -17,6 +17,7 @@ from pydantic import Field
 from eval.nano import DEFAULT_ITEMS, ScoreItems, measure, write_scores
 from mllm.console import announce, progress_bar, user_errors
 from mllm.pipeline import Pipeline
+from mllm.processor import Processor
 from mllm.text_tokenizer import TOKENIZER_FILE, TextTokenizer
 from train.config import CONFIG_COPY, RunConfig, begin_run, load_config, saved_settings
 from train.nano_mllm import MLLMConfig, train_mllm
@@ -82,6 +83,11 @@ class NanoRun:
         path = self.folder / "text" / TOKENIZER_FILE
         if path.is_file():
             return TextTokenizer.from_file(path)
+        if self.config.mllm.init_from is not None:  # its embeddings belong to its own vocabulary
+            processor = Processor.from_pretrained(self.config.mllm.init_from)
+            path.parent.mkdir()
+            processor.tokenizer.save(path.parent)
+            return processor.tokenizer
         logger.info("text tokenizer: reading %d scenes", self.config.text.num_examples)
         lines = text_lines(self.config.text.num_examples)
         return train_text_tokenizer(lines, path.parent, self.config.text.vocab_size, lowercase=True)

@@ -56,6 +56,7 @@ class MLLMConfig(RunConfig):
     """Everything about one MLLM run but its time."""
 
     model: ModelSizes
+    init_from: str | None = None  # weights to start from: `nano`, a folder or a hub name
     mix: BatchMix = BatchMix()
     # A drawing has a hundred sub-codes for every word of an answer; more than 1 evens that out.
     text_weight: float = 1.0
@@ -127,9 +128,9 @@ def train_mllm(
     minutes: float | None = None,
     resume: bool = False,
 ) -> Pipeline | None:
-    """Train from scratch in `folder`; returns the pipeline, or None when a signal stopped it."""
+    """Train in `folder`; returns the pipeline, or None when a signal stopped it."""
     torch.manual_seed(config.loop.seed)
-    model = UniTokMLLM(size_model(config, text_tokenizer, tokenizer))
+    model = _initial_model(config, size_model(config, text_tokenizer, tokenizer))
     model.adopt_tokenizer(tokenizer.quantizer, fingerprint=tokenizer.fingerprint)
     model.set_attn_implementation(config.attention)
     set_default_sampling(model, SamplingParams(**config.sampling.model_dump()))
@@ -154,6 +155,25 @@ def train_mllm(
     finished = stage.run(minutes=minutes, resume=resume)
     model.eval()
     return pipeline if finished else None
+
+
+def _initial_model(config: MLLMConfig, model_config: UniTokMLLMConfig) -> UniTokMLLM:
+    """Fresh weights, or those of `init_from`, whose pictures may have had other codes."""
+    model = UniTokMLLM(model_config)
+    if config.init_from is None:
+        return model
+    start: UniTokMLLM = UniTokMLLM.from_pretrained(config.init_from, dtype=torch.float32)
+    sizes, start_sizes = (
+        {name: tuple(value.shape) for name, value in each.state_dict().items()}
+        for each in (model, start)
+    )
+    if sizes != start_sizes:
+        raise ValueError(
+            f"mllm.init_from {config.init_from} has other sizes than mllm.model; give mllm.model "
+            "the sizes of those weights"
+        )
+    model.load_state_dict(start.state_dict())
+    return model
 
 
 def size_model(

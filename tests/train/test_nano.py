@@ -131,6 +131,24 @@ def test_a_tokenizer_can_start_from_trained_weights_of_its_sizes(
         train_tokenizer(other, tmp_path / "other")
 
 
+def test_the_mllm_can_start_from_trained_weights_and_keeps_their_vocabulary(
+    finished: Path, tmp_path: Path
+) -> None:
+    settings = [
+        *TINY,
+        f"image_tokenizer.init_from={finished / 'unitok'}",
+        f"mllm.init_from={finished / 'mllm_model'}",
+        "mllm.loop.lr=1e-9",
+        "text.vocab_size=390",
+    ]
+    assert start_run(DEFAULT_CONFIG, settings, tmp_path / "same", resume=False).train() is not None
+    expected, got = weights(finished), weights(tmp_path / "same")
+    torch.testing.assert_close(got["lm_head.weight"], expected["lm_head.weight"])
+    other = [*settings, "mllm.model.hidden_size=64"]
+    with pytest.raises(ValueError, match=r"other sizes than mllm\.model"):
+        start_run(DEFAULT_CONFIG, other, tmp_path / "other", resume=False).train()
+
+
 def test_a_budget_is_kept_for_the_resumed_run(tmp_path: Path) -> None:
     start_run(DEFAULT_CONFIG, ["budget_minutes=7"], tmp_path / "run", resume=False)
     assert start_run(DEFAULT_CONFIG, [], tmp_path / "run", resume=True).config.budget_minutes == 7
