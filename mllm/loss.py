@@ -110,7 +110,8 @@ def losses_in_chunks(
     losses = [call(*chunk) for chunk in chunks]
     if len(losses) == num_calls:
         return torch.cat(losses)
-    one_row = rows.new_zeros(1, *rows.shape[1:])
+    # With a gradient like the others, or ZeRO-3 would treat the layers' parameters differently.
+    one_row = rows.new_zeros(1, *rows.shape[1:]).requires_grad_(rows.requires_grad)
     one_target = targets.new_zeros(1, *targets.shape[1:])
     fillers = [call(one_row, one_target) for _ in range(num_calls - num_own)]
     nothing = 0 * torch.cat(fillers).sum(dim=0, keepdim=True)
