@@ -61,14 +61,14 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
     """Train one stage; returns False when a signal stopped it before its end (state is saved)."""
     run = Path(config.output)
     state = PartialState(cpu=config.device == "cpu")
-    open_start(config)  # says what is wrong with names and data before there is a run folder
+    _, data = open_start(config)  # says what is wrong with them before there is a run folder
     with state.main_process_first():
         prepare_run_folder(config, run, resume=resume)
         start = initial_folder(config.init_from, run, seed=config.seed)
     arguments = training_arguments(config, run)  # before the model: ZeRO-3 shards it as it loads
     set_seed(config.seed)
     pipeline = load_start(config, start, device=arguments.device)
-    trainer = build_trainer(config, arguments, pipeline)
+    trainer = build_trainer(config, arguments, pipeline, data)
     report_parts(trainer)
     checkpoint = find_start(run / CHECKPOINTS) if resume else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -205,10 +205,8 @@ def open_data(
 
 
 def build_trainer(
-    config: StageConfig, arguments: TrainingArguments, pipeline: Pipeline
+    config: StageConfig, arguments: TrainingArguments, pipeline: Pipeline, data: StageData
 ) -> UniTokTrainer:
-    fingerprint = pipeline.tokenizer.fingerprint
-    data = open_data(config, pipeline.processor, tokenizer_fingerprint=fingerprint)
     pipeline.model.set_attn_implementation(config.attention)
     trainer = UniTokTrainer(
         choose_trainable(config, pipeline.model),
@@ -248,16 +246,18 @@ def report_parts(trainer: UniTokTrainer) -> None:
 def save_result(trainer: UniTokTrainer, pipeline: Pipeline, folder: Path, *, start: str) -> None:
     """The trained model with processor and tokenizer; adapters also alone."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    # Gathers what ZeRO-3 has cut up; every process takes part.
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if not trainer.is_world_process_zero():
-        return
     if isinstance(model, PeftModel):
+        if not trainer.is_world_process_zero():
+            return
         adapter = folder.with_name(ADAPTER_FOLDER)
         model.save_pretrained(str(adapter))
         result = Pipeline.from_pretrained(start, device="cpu", dtype="float32")
         result.model = merge_saved_adapters(result.model, adapter)
         result.save_pretrained(folder)
+        return
+    # Gathers what ZeRO-3 has cut up; every process takes part.
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
         return
     # DeepSpeed trains with all in bfloat16; the codebooks are the tokenizer's to the last digit.
     weights[CODEBOOKS] = pipeline.tokenizer.quantizer.codebooks_KVD

@@ -12,7 +12,8 @@ import train.mllm
 from mllm.model import UniTokMLLM
 from tests.mllm.conftest import build_batch
 from tests.mllm.tiny_pipeline import build_tiny_pipeline
-from tests.train.test_mllm import build_config, read_losses, run_until, weights
+from tests.train.runs import assert_same_weights, read_losses, weights
+from tests.train.test_mllm import build_config, run_until
 from train.adapters import add_adapters, build_quantization, merge_saved_adapters
 from train.mllm import run_stage
 from train.parts import part_of
@@ -59,8 +60,7 @@ def test_a_stopped_and_resumed_adapter_ends_with_the_same_weights(
     config = build_config(materials, tmp_path / "parts", **LORA)
     run_until(3, config, monkeypatch)
     assert run_stage(config, resume=True)
-    expected, got = weights(finished), weights(tmp_path / "parts")
-    assert all(torch.equal(expected[key], got[key]) for key in expected)
+    assert_same_weights(finished, tmp_path / "parts")
 
 
 def test_named_visual_parts_learn_in_full_beside_the_adapters(tmp_path: Path) -> None:

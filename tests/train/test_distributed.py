@@ -1,18 +1,15 @@
 """The same stage on one process, two, and two with ZeRO: one loss curve."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mllm.pipeline import Pipeline
-from tests.train.test_mllm import build_config, read_losses
+from tests.train.runs import assert_same_weights, read_losses, run_processes, weights
+from tests.train.test_mllm import build_config
 from tests.train.tiny_shards import build_rows, write_rows
 from train.config import save_config
 from train.deepspeed_settings import find_deepspeed
@@ -30,14 +27,7 @@ def launch(
     output = Path(config.output)
     path = output.with_suffix(".yaml")
     save_config(config, path)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    command += ["--master_port", str(29500 + os.getpid() % 1000), "-m", module, str(path)]
-    command += ["--resume"] * resume
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, env=environment, check=False
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_processes(module, str(path), *["--resume"] * resume, processes=processes)
     return read_losses(output)
 
 
@@ -53,7 +43,7 @@ def config_for(
 def single(materials: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
     output = tmp_path_factory.mktemp("single") / "run"
     losses = launch(config_for(materials, output, processes=1), processes=1)
-    return losses, load_file(output / "model" / "model.safetensors")
+    return losses, weights(output)
 
 
 @pytest.mark.parametrize("deepspeed", [None, "zero2", "zero3"])
@@ -62,11 +52,11 @@ def test_two_processes_follow_the_loss_curve_of_one(
 ) -> None:
     config = config_for(materials, tmp_path / "run", processes=2, deepspeed=deepspeed)
     losses = launch(config, processes=2)
-    expected, weights = single
+    expected, single_weights = single
     assert losses == pytest.approx(expected, rel=SAME_CURVE)
-    result = load_file(tmp_path / "run" / "model" / "model.safetensors")
-    assert result.keys() == weights.keys()
-    for name, value in weights.items():
+    result = weights(tmp_path / "run")
+    assert result.keys() == single_weights.keys()
+    for name, value in single_weights.items():
         torch.testing.assert_close(result[name], value, rtol=1e-3, atol=1e-4, msg=name)
     assert Pipeline.from_pretrained(tmp_path / "run" / "model", device="cpu")
 
@@ -93,10 +83,7 @@ def test_two_processes_stopped_by_a_signal_to_one_and_resumed_end_with_the_same_
     assert not (tmp_path / "parts" / "model").exists()
     assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3").is_dir()
     launch(parts, processes=2, resume=True)
-    expected, got = (
-        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts")
-    )
-    assert all(torch.equal(expected[key], got[key]) for key in expected)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_bfloat16_stays_near_the_curve_of_float32(
@@ -117,10 +104,10 @@ def test_nothing_changes_when_all_is_cut_up_and_processes_need_different_numbers
     path.write_text(json.dumps(settings))
     config = config_for(materials, tmp_path / "run", processes=2, deepspeed=str(path))
     losses = launch(config, processes=2, module="tests.train.small_chunks")
-    expected, weights = single
+    expected, single_weights = single
     assert losses == pytest.approx(expected, rel=SAME_CURVE)
-    result = load_file(tmp_path / "run" / "model" / "model.safetensors")
-    for name, value in weights.items():
+    result = weights(tmp_path / "run")
+    for name, value in single_weights.items():
         torch.testing.assert_close(result[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 import train.mllm
 from mllm.config import UniTokMLLMConfig
 from mllm.pipeline import Pipeline
+from tests.train.runs import assert_same_weights, read_losses, weights
 from train.checkpoints import COMPLETE_FILE
 from train.config import CONFIG_COPY, begin_run, save_config
 from train.mllm import CODEBOOKS, run_stage
@@ -57,16 +58,6 @@ def build_config(materials: dict[str, Path], output: Path, **changes: Any) -> St
         "device": "cpu",
     }
     return StageConfig.model_validate({**values, **changes})
-
-
-def read_losses(run: Path) -> list[float]:
-    """The loss of every logged step."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +125,7 @@ def test_a_stopped_and_resumed_stage_ends_with_the_same_weights(
     run_until(3, config, monkeypatch)
     assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3").is_dir()
     assert run_stage(config, resume=True)
-    expected, got = weights(finished), weights(tmp_path / "parts")
-    assert all(torch.equal(expected[key], got[key]) for key in expected)
+    assert_same_weights(finished, tmp_path / "parts")
 
 
 @pytest.mark.parametrize("part", list(PARTS))
@@ -224,8 +214,7 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again(
     config = build_config(materials, tmp_path / "run")
     begin_run(config, tmp_path / "run")
     assert run_stage(config, resume=True)
-    expected, got = weights(finished), weights(tmp_path / "run")
-    assert all(torch.equal(expected[key], got[key]) for key in expected)
+    assert_same_weights(finished, tmp_path / "run")
 
 
 def test_a_run_killed_before_it_wrote_its_model_writes_it_when_resumed(
@@ -236,8 +225,7 @@ def test_a_run_killed_before_it_wrote_its_model_writes_it_when_resumed(
     save_config(config, tmp_path / "run" / CONFIG_COPY)
     shutil.rmtree(tmp_path / "run" / "model")
     assert run_stage(config, resume=True)
-    expected, got = weights(finished), weights(tmp_path / "run")
-    assert all(torch.equal(expected[key], got[key]) for key in expected)
+    assert_same_weights(finished, tmp_path / "run")
 
 
 def test_another_number_of_processes_is_refused_on_resume(

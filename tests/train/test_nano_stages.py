@@ -1,15 +1,12 @@
 """The committed nano stages, one after another, under DeepSpeed: from raw data to a model."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import train.mllm
 from mllm.pipeline import Pipeline
-from tests.train.test_mllm import read_losses
+from tests.train.runs import read_losses, run_module, run_processes
 
 pytestmark = pytest.mark.slow
 
@@ -18,30 +15,15 @@ CONFIGS = ROOT / "train" / "configs"
 NUM_EXAMPLES = 48
 
 
-def run(folder: Path, *command: str) -> None:
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-m", *command],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env=environment,
-        check=False,
-        cwd=folder,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
 def train_stage(folder: Path, name: str, *settings: str) -> list[float]:
     """A stage of four steps on two processes; returns its losses."""
-    run(
-        folder,
-        *("torch.distributed.run", "--nproc_per_node", "2"),
-        *("--master_port", str(29500 + os.getpid() % 1000)),
-        *("-m", "train.mllm", str(CONFIGS / f"{name}.yaml")),
+    run_processes(
+        *("train.mllm", str(CONFIGS / f"{name}.yaml")),
         *("batch.samples_per_pack=4", "data.num_samples=32", "watch.samples=null"),
         *("watch.log_every=1", "watch.report_to=[]"),
         *settings,
+        processes=2,
+        folder=folder,
     )
     return read_losses(folder / "runs" / name)
 
@@ -50,8 +32,9 @@ def train_stage(folder: Path, name: str, *settings: str) -> list[float]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the codes of some drawn scenes, made by the commands of the configs."""
     folder = tmp_path_factory.mktemp("stages")
-    run(folder, "train.scene_dataset", "-o", "data/scenes", "--num-examples", str(NUM_EXAMPLES))
-    run(folder, "train.extract_codes", str(CONFIGS / "nano_codes.yaml"))
+    scenes = ("-o", "data/scenes", "--num-examples", str(NUM_EXAMPLES))
+    run_module("train.scene_dataset", *scenes, folder=folder)
+    run_module("train.extract_codes", str(CONFIGS / "nano_codes.yaml"), folder=folder)
     return folder
 
 

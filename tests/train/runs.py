@@ -1,0 +1,48 @@
+"""Looking at finished runs of `train.mllm`, and starting some on several processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+
+def read_losses(run: Path) -> list[float]:
+    """The loss of every logged step."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def assert_same_weights(expected: Path, got: Path) -> None:
+    """Two runs ended with the same weights, bit for bit."""
+    first, second = weights(expected), weights(got)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def run_module(*command: str, folder: Path | None = None) -> None:
+    """`python -m COMMAND...` in a process of its own, in `folder`."""
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-m", *command],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=environment,
+        check=False,
+        cwd=folder,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def run_processes(*command: str, processes: int, folder: Path | None = None) -> None:
+    """The same on several processes, under torchrun."""
+    port = str(29500 + os.getpid() % 1000)
+    launcher = ("torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port)
+    run_module(*launcher, "-m", *command, folder=folder)
