@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from mllm.pipeline import Pipeline
-from tests.train.test_adapters import LORA
 from tests.train.runs import weights
+from tests.train.test_adapters import LORA
 from tests.train.test_mllm import build_config
 from train.consolidate import consolidate
 from train.mllm import run_stage

@@ -217,12 +217,18 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again(
     assert_same_weights(finished, tmp_path / "run")
 
 
+def copy_run(finished: Path, materials: dict[str, Path], target: Path) -> StageConfig:
+    """A finished run under another name, and its settings."""
+    shutil.copytree(finished, target)
+    config = build_config(materials, target)
+    save_config(config, target / CONFIG_COPY)
+    return config
+
+
 def test_a_run_killed_before_it_wrote_its_model_writes_it_when_resumed(
     finished: Path, materials: dict[str, Path], tmp_path: Path
 ) -> None:
-    shutil.copytree(finished, tmp_path / "run")
-    config = build_config(materials, tmp_path / "run")
-    save_config(config, tmp_path / "run" / CONFIG_COPY)
+    config = copy_run(finished, materials, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "model")
     assert run_stage(config, resume=True)
     assert_same_weights(finished, tmp_path / "run")
@@ -231,9 +237,7 @@ def test_a_run_killed_before_it_wrote_its_model_writes_it_when_resumed(
 def test_another_number_of_processes_is_refused_on_resume(
     finished: Path, materials: dict[str, Path], tmp_path: Path
 ) -> None:
-    shutil.copytree(finished, tmp_path / "run")
-    config = build_config(materials, tmp_path / "run")
-    save_config(config, tmp_path / "run" / CONFIG_COPY)
+    config = copy_run(finished, materials, tmp_path / "run")
     mark = tmp_path / "run" / "checkpoints" / "checkpoint-6" / COMPLETE_FILE
     mark.write_text('{"processes": 2}')
     with pytest.raises(ValueError, match="was written by 2 processes, now there are 1; resume"):
