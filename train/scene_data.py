@@ -25,8 +25,8 @@ from unitok.model import UniTok
 from unitok.text import build_text_tokenizer
 
 UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt, for guidance
-DESCRIPTION_SHARE = 1.0  # of the question rows also describe the picture: many facts in one answer
-MAX_QUESTIONS = 4  # about one picture: attention over long rows costs more than it teaches
+DESCRIPTION_SHARE = 0.5  # of the question rows also describe the picture: many facts in one answer
+MAX_QUESTIONS = 6  # about one picture
 NUM_FINGERPRINTED = 32  # training scenes that tell whether the drawn world is still the same
 ENCODE_CHUNK = 2048  # pictures between two reports of progress
 
