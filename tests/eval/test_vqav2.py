@@ -191,7 +191,7 @@ def test_a_broken_annotation_is_named(changes, message):
 
 def test_llavas_answers_are_scored_and_broken_lines_counted(tmp_path):
     answers = tmp_path / "merge.jsonl"
-    answers.write_text('{"question_id": 1, "text": "cat"}\n\n{"question_id": 2, "te\n')
+    answers.write_text('{"question_id": 1, "text": "cat"}\n\n{"question_id": 2,\n')
     records = [annotation_record(number, SPLIT_DECISION) for number in (1, 2)]
     annotations = write_json(tmp_path / "annotations.json", {"annotations": records})
     arguments = ("--answers", answers, "--annotations", annotations)
