@@ -11,11 +11,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.answer_files import (
-    AnswerLine,
-    BenchmarkQuestion,
-    read_json_lines,
-)
+from eval.answer_files import AnswerLine, BenchmarkQuestion, read_json_lines
 from eval.report import BenchmarkReport, ItemCounts, print_report, write_report
 from unitok.files import atomic_write, read_json
 
@@ -109,11 +105,12 @@ def write_result_list(records: Sequence[Mapping[str, Any]], path: Path) -> None:
 def count_items(questions: Iterable[Hashable], answers: Iterable[Hashable]) -> ItemCounts:
     """How the ids of answers fit those of questions; an id stands once for each of either."""
     asked, answered = Counter(questions), Counter(answers)
+    surplus = answered - asked
     return ItemCounts(
         num_items=asked.total(),
         num_missing=(asked - answered).total(),
-        num_duplicate=sum((answered - asked)[key] for key in asked),
-        num_extra=sum(count for key, count in answered.items() if key not in asked),
+        num_duplicate=sum(count for key, count in surplus.items() if key in asked),
+        num_extra=sum(count for key, count in surplus.items() if key not in asked),
     )
 
 

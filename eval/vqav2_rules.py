@@ -130,12 +130,12 @@ def score_annotated(
 def _check_coverage(
     texts: Mapping[QuestionId, str], annotations: Sequence[Annotation], *, answered_only: bool
 ) -> None:
-    annotated = [annotation.question_id for annotation in annotations]
-    extra = list(texts.keys() - set(annotated))
+    annotated = {annotation.question_id: None for annotation in annotations}  # in their order
+    extra = [question_id for question_id in texts if question_id not in annotated]
     if extra:
         raise ValueError(
-            f"{len(extra)} answers belong to no annotated question, one to {extra[0]!r}; expected "
-            "answers to the annotated questions alone: take the annotations of their split"
+            f"{len(extra)} answers belong to no annotated question, the first to {extra[0]!r}; "
+            "expected answers to those alone: name the annotations of their split"
         )
     missing = [question_id for question_id in annotated if question_id not in texts]
     if missing and not (answered_only and texts):
