@@ -17,27 +17,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from eval.answer_files import (
     AnswerLine,
     BenchmarkQuestion,
     QuestionId,
-    read_answers,
     read_json_lines,
 )
 from eval.report import BenchmarkReport, GroupScore, ItemResult
 from eval.scoring import (
     BUNDLE,
     SUFFIX,
-    AnswersOption,
-    DataOption,
-    ForceOption,
-    OutputOption,
     check_pictures,
     count_items,
     read_questions,
-    run_scorer,
+    scorer_app,
 )
 
 NAME = "pope"
@@ -46,8 +39,6 @@ CATEGORIES = ("random", "popular", "adversarial")
 LABEL_SOURCE = "output/coco of AoiDragon/POPE at commit e3e3926"
 PICTURE_SOURCE = "COCO's val2014.zip"
 NO_WORDS = frozenset({"No", "not", "no"})  # exactly these: NO and nope are a yes
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def parse_answer(text: str) -> str:
@@ -324,19 +315,7 @@ def _items(pairing: Pairing, *, category: str) -> list[ItemResult]:
     ]
 
 
-@app.command(
-    help="Score POPE answers.\n\nExample: python -m eval.pope --answers pope.jsonl "
-    "--annotations playground/data/eval -o results.json"
-)
-def main(
-    answers: AnswersOption,
-    annotations: DataOption,
-    output: OutputOption = None,
-    force: ForceOption = False,
-) -> None:
-    run_scorer(
-        lambda: score_answers(read_answers(answers), annotations), output=output, force=force
-    )
+app = scorer_app(NAME, score_answers)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from eval.answer_files import (
     AnswerLine,
     BenchmarkQuestion,
     QuestionId,
+    read_answers,
     read_json_lines,
     repeated,
 )
@@ -50,6 +51,27 @@ def run_scorer(
         if output is not None:
             write_report(report, output)
         print_report(report)
+
+
+def scorer_app(
+    module: str, score: Callable[[Sequence[AnswerLine], Path], BenchmarkReport]
+) -> typer.Typer:
+    """The command of a benchmark that has no options of its own."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @app.command(
+        help=f"Score answers.\n\nExample: python -m eval.{module} --answers {module}.jsonl "
+        "--annotations playground/data/eval -o results.json"
+    )
+    def main(
+        answers: AnswersOption,
+        annotations: DataOption,
+        output: OutputOption = None,
+        force: ForceOption = False,
+    ) -> None:
+        run_scorer(lambda: score(read_answers(answers), annotations), output=output, force=force)
+
+    return app
 
 
 def need_file(path: Path, source: str) -> Path:
