@@ -36,6 +36,7 @@ from eval.scoring import (
     ForceOption,
     OutputOption,
     count_items,
+    count_unread,
     duplicate_notes,
     latest_answers,
     need_file,
@@ -160,10 +161,10 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _parse_row(cells: Mapping[str, str], place: str) -> Row:
-    try:
-        return Row(int(cells["index"]), cells)
-    except ValueError:
-        raise ValueError(f"{place}: index must be a number, got {cells['index']!r}") from None
+    index, question = cells["index"], cells["question"]
+    if not index.isdecimal() or question is None:
+        raise ValueError(f"{place}: expected a number and a question, got {index!r}, {question!r}")
+    return Row(int(index), cells)
 
 
 def load_questions(data: Path, *, split: str = DEV_SPLIT) -> list[BenchmarkQuestion]:
@@ -248,10 +249,7 @@ def score_answers(
         counts=count_items(
             [row.index for row in rows],
             [answer.question_id for answer in answers],
-            num_unparsable=sum(
-                item.details["read_as"] is None and item.details["answer"] is not None
-                for item in items
-            ),
+            num_unparsable=count_unread(items),
         ),
         groups=_group_scores(rows, hits),
         items=tuple(items),

@@ -101,7 +101,9 @@ def read_any_answers(path: Path) -> list[AnswerLine]:
     """Answers from an answer file or from an official predictions file (.json)."""
     if path.suffix != ".json":
         return read_answers(path)
-    predictions = read_json(need_file(path, "your model"))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; name answers or official predictions")
+    predictions = read_json(path)
     for key, text in predictions.items():
         if not isinstance(text, str):
             raise ValueError(f"{path}, {key}: a prediction must be text, got {text!r}")
@@ -230,16 +232,7 @@ def _scored_report(
             for name, score in result.by_set.items()
         ),
         items=tuple(
-            ItemResult(
-                key,
-                score=float(np.mean(scores[key])),
-                group=set_name(records[key].capabilities),
-                details={
-                    "answer": item.prediction,
-                    "expected": records[key].truth,
-                    "grades": scores[key],
-                },
-            )
+            _graded_item(key, records[key], prediction=item.prediction, scores=scores[key])
             for key, item in grades.items()
         ),
         settings={
@@ -250,6 +243,17 @@ def _scored_report(
             "examples_sha256": TABLE_SHA256,
         },
         notes=notes,
+    )
+
+
+def _graded_item(
+    key: str, record: Record, *, prediction: str, scores: Sequence[float]
+) -> ItemResult:
+    return ItemResult(
+        key,
+        score=float(np.mean(scores)),
+        group=set_name(record.capabilities),
+        details={"answer": prediction, "expected": record.truth, "grades": list(scores)},
     )
 
 

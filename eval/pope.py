@@ -12,7 +12,7 @@ place in the files and so mixes them up silently; here pictures and questions ar
 where they differ, answers and labels are joined on them and a note says so.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from eval.scoring import (
 
 NAME = "pope"
 MAX_NEW_TOKENS = 128
+NUM_QUESTIONS = 8910
 CATEGORIES = ("random", "popular", "adversarial")
 LABEL_SOURCE = "output/coco of AoiDragon/POPE at commit e3e3926"
 PICTURE_SOURCE = "COCO's val2014.zip"
@@ -234,17 +235,7 @@ def score_answers(answers: Sequence[AnswerLine], data: Path) -> BenchmarkReport:
                 f"POPE has no question {answer.question_id!r}; answers must be to the questions "
                 f"of {data / 'pope' / 'llava_pope_test.jsonl'}"
             )
-    subjects = {key: _subject(question) for key, question in questions.items()}
-    labels = read_labels(data / "pope" / "coco")
-    pairings = {
-        category: pair_with_labels(
-            [answer for answer in answers if questions[answer.question_id].category == category],
-            lines,
-            subjects=subjects,
-            category=category,
-        )
-        for category, lines in labels.items()
-    }
+    pairings = _pair_categories(answers, questions, read_labels(data / "pope" / "coco"))
     scores = {
         category: score_category([answer.text for answer in pairing.answers], pairing.labels)
         for category, pairing in pairings.items()
@@ -264,9 +255,26 @@ def score_answers(answers: Sequence[AnswerLine], data: Path) -> BenchmarkReport:
         notes=(
             *(pairing.note for pairing in pairings.values() if pairing.note),
             *_zero_notes(scores),
-            *_unlabelled_notes(questions.values(), labels),
+            *_question_notes(questions.values(), pairings),
         ),
     )
+
+
+def _pair_categories(
+    answers: Sequence[AnswerLine],
+    questions: Mapping[QuestionId, BenchmarkQuestion],
+    labels: Mapping[str, Sequence[LabelLine]],
+) -> dict[str, Pairing]:
+    subjects = {key: _subject(question) for key, question in questions.items()}
+    return {
+        category: pair_with_labels(
+            [answer for answer in answers if questions[answer.question_id].category == category],
+            lines,
+            subjects=subjects,
+            category=category,
+        )
+        for category, lines in labels.items()
+    }
 
 
 def _subject(question: BenchmarkQuestion) -> Subject:
@@ -290,13 +298,21 @@ def _zero_notes(scores: Mapping[str, CategoryScore]) -> list[str]:
     ]
 
 
-def _unlabelled_notes(questions: Iterable[BenchmarkQuestion], labels: Iterable[str]) -> list[str]:
+def _question_notes(
+    questions: Collection[BenchmarkQuestion], labelled: Collection[str]
+) -> list[str]:
     asked = {question.category for question in questions if question.category is not None}
-    return [
+    notes = [
         f"{category}: no file coco_pope_{category}.json, so not scored, and without it there is "
         f"no mean; get it from {LABEL_SOURCE}"
-        for category in sorted(asked - set(labels))
+        for category in sorted(asked.difference(labelled))
     ]
+    if len(questions) != NUM_QUESTIONS:
+        notes.append(
+            f"the question file has {len(questions)} questions, LLaVA's has {NUM_QUESTIONS}: the "
+            "scores do not compare with published ones"
+        )
+    return notes
 
 
 def _items(pairing: Pairing, *, category: str) -> list[ItemResult]:

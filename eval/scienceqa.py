@@ -18,12 +18,13 @@ from eval.report import BenchmarkReport, GroupScore, ItemResult
 from eval.scoring import (
     BUNDLE,
     LETTER,
+    accuracy,
     check_pictures,
     count_items,
+    count_unread,
     duplicate_notes,
     latest_answers,
     need_file,
-    percentage,
     read_json_list,
     scorer_app,
 )
@@ -143,14 +144,11 @@ def score_answers(
         )
     return BenchmarkReport(
         benchmark=NAME,
-        metrics={"accuracy": _accuracy(items), "img_accuracy": groups[0].score},
+        metrics={"accuracy": accuracy(items), "img_accuracy": groups[0].score},
         counts=count_items(
             splits[split],
             [answer.question_id for answer in answers],
-            num_unparsable=sum(
-                item.details["read_as"] is None and item.details["answer"] is not None
-                for item in items
-            ),
+            num_unparsable=count_unread(items),
         ),
         groups=tuple(groups),
         items=tuple(items),
@@ -161,11 +159,7 @@ def score_answers(
 
 def _group_score(items: Sequence[ItemResult], group: str) -> GroupScore:
     members = [item for item in items if item.group == group]
-    return GroupScore(group, num_items=len(members), score=_accuracy(members))
-
-
-def _accuracy(items: Sequence[ItemResult]) -> float | None:
-    return percentage(sum(item.score == 1 for item in items), len(items))
+    return GroupScore(group, num_items=len(members), score=accuracy(members))
 
 
 app = scorer_app(NAME, score_answers)

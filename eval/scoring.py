@@ -19,7 +19,7 @@ from eval.answer_files import (
     read_json_lines,
     repeated,
 )
-from eval.report import BenchmarkReport, ItemCounts, print_report, write_report
+from eval.report import BenchmarkReport, ItemCounts, ItemResult, print_report, write_report
 from mllm.console import user_errors
 from unitok.files import check_output
 
@@ -167,6 +167,18 @@ def duplicate_notes(answers: Sequence[AnswerLine]) -> tuple[str, ...]:
 def percentage(part: float, whole: int) -> float | None:
     """A share as percent in the official order of operations; None of nothing."""
     return part / whole * 100 if whole else None
+
+
+def accuracy(items: Sequence[ItemResult]) -> float | None:
+    """Percent of the items that are right; None of no items."""
+    return percentage(sum(item.score == 1 for item in items), len(items))
+
+
+def count_unread(items: Iterable[ItemResult]) -> int:
+    """How many answers there are in which nothing could be read."""
+    return sum(
+        item.details["read_as"] is None and item.details["answer"] is not None for item in items
+    )
 
 
 def running_sum(values: Iterable[float]) -> float:

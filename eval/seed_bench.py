@@ -19,13 +19,13 @@ from eval.answer_files import AnswerLine, BenchmarkQuestion, QuestionId
 from eval.report import BenchmarkReport, GroupScore, ItemResult
 from eval.scoring import (
     BUNDLE,
+    accuracy,
     check_pictures,
     count_items,
     duplicate_notes,
     latest_answers,
     listed,
     need_file,
-    percentage,
     read_questions,
     scorer_app,
 )
@@ -98,11 +98,6 @@ def _score_question(question: SeedQuestion, answer: AnswerLine | None) -> ItemRe
         group=question.task,
         details={"answer": text, "expected": question.expected, "data_type": question.data_type},
     )
-
-
-def accuracy(items: Sequence[ItemResult]) -> float | None:
-    """Percent right; None of no items."""
-    return percentage(sum(item.score == 1 for item in items), len(items))
 
 
 def task_scores(

@@ -211,5 +211,5 @@ def test_missing_and_broken_tables_are_named(tmp_path):
     with pytest.raises(ValueError, match="must have the columns index and question, got question"):
         load_questions(tmp_path)
     write_table(tmp_path, table_rows(index="one"))
-    with pytest.raises(ValueError, match="row 1: index must be a number, got 'one'"):
+    with pytest.raises(ValueError, match="row 1: expected a number and a question, got 'one'"):
         load_questions(tmp_path)

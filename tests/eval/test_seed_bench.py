@@ -6,9 +6,9 @@ from operator import itemgetter
 import pytest
 
 from eval.answer_files import AnswerLine
+from eval.scoring import accuracy
 from eval.seed_bench import (
     DATA_TYPES,
-    accuracy,
     app,
     load_questions,
     parse_annotation,
