@@ -2,7 +2,10 @@
 
 import json
 
+from PIL import Image
 from typer.testing import CliRunner
+
+from eval.answer_files import AnswerLine, write_answers
 
 
 def write_json(path, content):
@@ -20,6 +23,26 @@ def write_lines(path, records):
     return path
 
 
+def write_picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (2, 2)).save(path)
+
+
+def answer_lines(texts, **fields):
+    """Answers from a dict of texts by question id."""
+    return [AnswerLine(question_id, text, **fields) for question_id, text in texts.items()]
+
+
 def invoke(app, *arguments):
     """The outcome of a command with arguments of any kind."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def score_by_command(app, answers, data, *more):
+    """Run `--answers FILE --annotations DATA -o FILE` and give back the stored report."""
+    path = data / "answers_of_a_test.jsonl"
+    write_answers(answers, path)
+    output = data / "report_of_a_test.json"
+    result = invoke(app, "--answers", path, "--annotations", data, "-o", output, "--force", *more)
+    assert result.exit_code == 0, result.output
+    return json.loads(output.read_text(encoding="utf-8"))
