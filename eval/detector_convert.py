@@ -5,6 +5,7 @@ name, shape and type before anything is written.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from eval import mmdet_layout as sizes
 from eval.detector import coco_names
@@ -42,30 +43,31 @@ def convert_detector(path: str | Path, folder: str | Path, *, force: bool = Fals
     digest = _check_hash(path)
     official = _read_weights(path)
     weights = convert_state_dict(official, source=path)
-    config = build_config(path.name, sha256=digest)
+    config = build_config().to_dict() | {SOURCE_KEY: {"file": path.name, "sha256": digest}}
     folder.mkdir(parents=True, exist_ok=True)
     config_file.unlink(missing_ok=True)  # written last, so that half a conversion never loads
     with atomic_write(weights_file) as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
     with atomic_write(config_file) as temporary:
-        temporary.write_text(config.to_json_string(use_diff=False), encoding="utf-8")
+        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def build_config(file_name: str, *, sha256: str) -> Mask2FormerConfig:
-    """The official architecture, and the file that its weights come from."""
-    backbone = SwinConfig(
-        embed_dim=sizes.SWIN_WIDTH,
-        depths=list(sizes.SWIN_DEPTHS),
-        num_heads=list(sizes.SWIN_HEADS),
-        window_size=sizes.WINDOW,
-        mlp_ratio=4.0,
-        patch_size=4,
-        qkv_bias=True,
-        hidden_act="gelu",
-        layer_norm_eps=1e-5,
-        use_absolute_embeddings=False,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
+def build_config() -> Mask2FormerConfig:
+    """The official architecture, every size stated."""
+    backbone = {
+        "model_type": "swin",
+        "embed_dim": sizes.SWIN_WIDTH,
+        "depths": list(sizes.SWIN_DEPTHS),
+        "num_heads": list(sizes.SWIN_HEADS),
+        "window_size": sizes.WINDOW,
+        "mlp_ratio": 4.0,
+        "patch_size": 4,
+        "qkv_bias": True,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "use_absolute_embeddings": False,
+        "out_features": ["stage1", "stage2", "stage3", "stage4"],
+    }
     return Mask2FormerConfig(
         backbone_config=backbone,
         id2label=dict(enumerate(coco_names())),
@@ -86,7 +88,6 @@ def build_config(file_name: str, *, sha256: str) -> Mask2FormerConfig:
         feature_strides=[4, 8, 16, 32],
         dropout=0.0,
         architectures=[Mask2FormerForUniversalSegmentation.__name__],
-        **{SOURCE_KEY: {"file": file_name, "sha256": sha256}},
     )
 
 
@@ -146,7 +147,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, UnpicklingError, EOFError) as error:
         # torch explains itself in paragraphs.
-        is_unsafe = "Unsupported" in str(error)
+        is_unsafe = "Unsupported global" in str(error)
         reason = "holds more than plain values" if is_unsafe else "is no whole torch file"
         raise ValueError(
             f"{path} is no checkpoint that can be read safely: it {reason}; download it again"

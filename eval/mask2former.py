@@ -11,7 +11,7 @@ Shapes: Q queries, C classes, h x w mask logits, a quarter of the pixels each wa
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from huggingface_hub import snapshot_download
 from PIL import Image
 from torch import Tensor
 from transformers import Mask2FormerForUniversalSegmentation
+from transformers.utils import logging as transformers_logging
 
 from eval.detector import CLASS_NAMES, Detections, coco_names
 from eval.geneval_rules import Detection
 from eval.mmdet_pipeline import Instances, postprocess, preprocess
+from eval.precision import full_precision
 from unitok.files import read_json
 from unitok.hub import CONFIG_FILE, RELEASED_PATTERNS, explain_download
 
@@ -77,10 +79,11 @@ class Mask2FormerDetector:
                 f"{folder} holds a model of type {config.get('model_type')!r}, expected "
                 f"'mask2former'; {_remedy()}"
             )
-        model = _load_model(folder)
-        check_labels(model.config.id2label, source=folder)
+        labels = {int(index): label for index, label in config.get("id2label", {}).items()}
+        check_labels(labels, source=folder)
+        model = _load_model(folder, device)
         title, fingerprint = _identify(config, name, folder)
-        return cls(model.to(device), name=title, fingerprint=fingerprint)
+        return cls(model, name=title, fingerprint=fingerprint)
 
     def detect(self, image: Image.Image) -> Detections:
         """What is found in one image, by class, in the order of class probability."""
@@ -98,12 +101,12 @@ class Mask2FormerDetector:
     @torch.inference_mode()
     def forward(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
         """Class logits (1, Q, C + 1) and mask logits (1, Q, h, w) of pixels (1, 3, 4h, 4w)."""
-        with _full_precision():
+        with full_precision():
             output = self.model(pixel_values=torch.from_numpy(pixels).to(self.model.device))
         return output.class_queries_logits, output.masks_queries_logits
 
 
-def check_labels(id2label: dict[int, str], *, source: object) -> None:
+def check_labels(id2label: Mapping[int, str], *, source: object) -> None:
     """Refuse a model whose labels are not COCO's 80 classes in their order."""
     found = [_SPELLINGS.get(id2label[index], id2label[index]) for index in sorted(id2label)]
     expected = coco_names()
@@ -138,7 +141,8 @@ def _find_folder(name: str | Path) -> Path:
         raise FileNotFoundError(f"{path} is no converted detector; {_remedy()}")
     if str(name) != HUB_NAME:
         raise FileNotFoundError(f"no detector called {str(name)!r}; {_remedy()}")
-    with explain_download(HUB_NAME, revision=None, expected=_remedy()):
+    remedy = f"download it once with: hf download {HUB_NAME} config.json model.safetensors"
+    with explain_download(HUB_NAME, revision=None, expected=remedy):
         return Path(snapshot_download(HUB_NAME, ignore_patterns=RELEASED_PATTERNS))
 
 
@@ -149,22 +153,34 @@ def _remedy() -> str:
     )
 
 
-def _load_model(folder: Path) -> Mask2FormerForUniversalSegmentation:
+def _load_model(folder: Path, device: str | torch.device) -> Mask2FormerForUniversalSegmentation:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(f"{folder} holds no model.safetensors; {_remedy()}")
-    model, info = Mask2FormerForUniversalSegmentation.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        ignore_mismatched_sizes=True,  # they are named below, with the others
-        output_loading_info=True,
-    )
-    problems = _key_problems(info)
-    if problems:
+    with _no_load_report():
+        loaded: Any = Mask2FormerForUniversalSegmentation.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # they are named below, with the others
+            output_loading_info=True,
+        )
+    model, info = loaded
+    if problems := _key_problems(info):
         raise ValueError(f"{weights} does not fit its config: {'; '.join(problems)}; {_remedy()}")
-    return model
+    return model.to(device)
+
+
+@contextmanager
+def _no_load_report() -> Iterator[None]:
+    """Keep transformers from advising to train what detection never runs."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def _key_problems(info: dict[str, Any]) -> list[str]:
@@ -186,16 +202,3 @@ def _identify(config: dict[str, Any], name: str | Path, folder: Path) -> tuple[s
     if not source["sha256"].startswith(OFFICIAL_HASH):
         title += f" ({NOT_OFFICIAL})"
     return title, source["sha256"]
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """float32 that is float32: matrix products and convolutions without TF32 or bfloat16."""
-    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = convolution
