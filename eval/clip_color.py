@@ -6,6 +6,7 @@ Shapes: N objects, E feature width, 10 colours.
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 
 import open_clip
 import torch
@@ -29,6 +30,7 @@ from unitok.fingerprint import fingerprint
 from unitok.hub import explain_download
 
 PRETRAINED = "openai"
+MAX_REASON = 200  # characters
 
 
 class ClipColors:
@@ -84,7 +86,11 @@ class ClipColors:
                 force_quick_gelu=True,  # OpenAI's were trained with it; open_clip only warns
             )
         except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{path} does not hold the weights of CLIP {name}: {error}") from error
+            reason = shorten(str(error), MAX_REASON)  # torch names every key
+            raise ValueError(
+                f"{path} does not hold the weights of CLIP {name}: {reason}; expected those that "
+                "open_clip publishes for it"
+            ) from error
         tokenizer = open_clip.get_tokenizer(name)
         return cls(model, tokenizer=tokenizer, transform=transform, options=options)
 

@@ -4,7 +4,6 @@ mmdet loads a wrong file without a word and then finds nothing. Here every tenso
 name, shape and type before anything is written.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from eval import mmdet_layout as sizes
 from eval.detector import coco_names
-from eval.mask2former import SOURCE_KEY, check_labels
+from eval.mask2former import SOURCE_KEY, check_labels, file_sha256
 from eval.mmdet_layout import Move, merging_order, official_moves, relative_position_index
 from unitok.checkpoint import check_layout
 from unitok.files import atomic_write
@@ -130,8 +129,7 @@ def _check_hash(path: Path) -> str:
     """SHA-256 of the file; its name, where it ends in a hash, must agree."""
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; expected mmdet's .pth file")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(path)
     named = _HASHED_NAME.fullmatch(path.name)
     if named and not digest.startswith(named[1]):
         raise ValueError(

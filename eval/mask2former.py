@@ -123,6 +123,12 @@ def check_labels(id2label: Mapping[int, str], *, source: object) -> None:
     raise ValueError(f"{source} does not name COCO's classes: {wrong}; {_remedy()}")
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, which may be larger than the memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _by_class(instances: Instances) -> Detections:
     detections: Detections = {}
     scores, boxes = instances.scores.tolist(), instances.boxes.tolist()
@@ -195,9 +201,8 @@ def _identify(config: dict[str, Any], name: str | Path, folder: Path) -> tuple[s
     """The detector's name, and the SHA-256 of the file that it comes from."""
     source = config.get(SOURCE_KEY)
     if source is None:
-        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
         title = HUB_NAME if str(name) == HUB_NAME else folder.resolve().name
-        return f"{title} ({NOT_OFFICIAL})", digest
+        return f"{title} ({NOT_OFFICIAL})", file_sha256(folder / "model.safetensors")
     title = Path(source["file"]).stem
     if not source["sha256"].startswith(OFFICIAL_HASH):
         title += f" ({NOT_OFFICIAL})"

@@ -146,9 +146,9 @@ def test_masks_equal_the_official_ones(results, name):
 def test_a_whole_image_of_800_by_800_gives_the_official_detections(detector):
     class_logits, mask_logits, instances = run(detector, "full")
     expected = load_tensors("full")
-    # Measured with one thread: 3.2e-4 class logits; masks 3.4e-4 at most and 2.7e-5 in the median
-    # over queries; scores 6.5e-6, boxes equal, areas 2 pixels. More threads add up in another
-    # order, and where that flips a bit of an attention mask a few queries move by 2e-3.
+    # Measured with one thread: 2.9e-4 class logits; masks 3.1e-4 at most and 2.7e-5 in the median
+    # over queries; scores 6.5e-6, boxes equal, areas 2 pixels. Another order of adding up may flip
+    # a bit of an attention mask, which moves a few queries by 2e-3.
     assert largest_difference(class_logits, expected["class_queries_logits"]) < 5e-3
     sampled = mask_logits[0, :, 4::8, 4::8]
     per_query = (sampled - expected["masks_queries_logits_sub"][0]).abs().flatten(1).amax(dim=1)
