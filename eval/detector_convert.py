@@ -145,8 +145,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, UnpicklingError, EOFError) as error:
         # torch explains itself in paragraphs.
-        is_unsafe = "Unsupported global" in str(error)
-        reason = "holds more than plain values" if is_unsafe else "is no whole torch file"
+        unsafe = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        reason = (
+            f"holds more than plain values ({unsafe[1]})" if unsafe else "is no whole torch file"
+        )
         raise ValueError(
             f"{path} is no checkpoint that can be read safely: it {reason}; download it again"
         ) from error

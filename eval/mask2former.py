@@ -36,7 +36,6 @@ OFFICIAL_HASH = "743b7d99"  # how the SHA-256 of the official checkpoint begins
 SOURCE_KEY = "source_checkpoint"  # where config.json records what a folder was converted from
 NOT_OFFICIAL = "not the official weights"
 
-
 # COCO's names in the spelling of older label files.
 _SPELLINGS = {
     "motorbike": "motorcycle",

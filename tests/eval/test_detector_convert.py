@@ -158,7 +158,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     for path in (save({"state_dict": Trap()}, tmp_path / "old.pth"), tmp_path / "plain.pth"):
         if not path.exists():
             path.write_bytes(pickle.dumps({"state_dict": Trap()}, protocol=2))
-        with pytest.raises(ValueError, match="no checkpoint that can be read safely: it holds"):
+        with pytest.raises(ValueError, match=r"safely: it holds more than plain values \(_pytest"):
             convert_detector(path, tmp_path / "out")
 
 
