@@ -77,20 +77,7 @@ class ClipColors:
             raise FileNotFoundError(
                 f"no safetensors file at {path}; expected open_clip's weights of {name}"
             )
-        try:
-            model, _, transform = open_clip.create_model_and_transforms(
-                name,
-                pretrained=str(path),
-                precision="fp32",
-                device=device,
-                force_quick_gelu=True,  # OpenAI's were trained with it; open_clip only warns
-            )
-        except (SafetensorError, RuntimeError) as error:
-            reason = shorten(str(error), MAX_REASON)  # torch names every key
-            raise ValueError(
-                f"{path} does not hold the weights of CLIP {name}: {reason}; expected those that "
-                "open_clip publishes for it"
-            ) from error
+        model, transform = _build_model(name, path, device)
         tokenizer = open_clip.get_tokenizer(name)
         return cls(model, tokenizer=tokenizer, transform=transform, options=options)
 
@@ -136,6 +123,27 @@ class ClipColors:
                 rows.append(F.normalize(features.mean(dim=0), dim=-1))
             self._color_features[class_name] = torch.stack(rows)
         return self._color_features[class_name]
+
+
+def _build_model(
+    name: str, weights: Path, device: str | torch.device
+) -> tuple[open_clip.CLIP, Callable[[Image.Image], Tensor]]:
+    """The model and what it does to a picture first."""
+    try:
+        model, _, transform = open_clip.create_model_and_transforms(
+            name,
+            pretrained=str(weights),
+            precision="fp32",
+            device=device,
+            force_quick_gelu=True,  # OpenAI's were trained with it; open_clip only warns
+        )
+    except (SafetensorError, RuntimeError) as error:
+        reason = shorten(str(error), MAX_REASON)  # torch names every key
+        raise ValueError(
+            f"{weights} does not hold the weights of CLIP {name}: {reason}; expected those that "
+            "open_clip publishes for it"
+        ) from error
+    return model, transform
 
 
 def _fetch_weights(name: str) -> Path:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -152,15 +151,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} is no checkpoint that can be read safely: it {reason}; download it again"
         ) from error
-    weights = _entry(checkpoint, "state_dict")
-    if not weights or not all(map(torch.is_tensor, weights.values())):
+    content = checkpoint if isinstance(checkpoint, dict) else {}
+    weights, meta = content.get("state_dict"), content.get("meta")
+    values = list(weights.values()) if isinstance(weights, dict) else []
+    if not isinstance(weights, dict) or not values or not all(map(torch.is_tensor, values)):
         raise ValueError(f"{path} is no mmdet checkpoint: expected state_dict, a dict of tensors")
-    if classes := _entry(checkpoint, "meta").get("CLASSES"):
+    if isinstance(meta, dict) and (classes := meta.get("CLASSES")):
         check_labels(dict(enumerate(classes)), source=path)
     return weights
-
-
-def _entry(content: object, name: str) -> dict[str, Any]:
-    """The dict that `content` holds under `name`, an empty one if there is none."""
-    value = content.get(name) if isinstance(content, dict) else None
-    return value if isinstance(value, dict) else {}

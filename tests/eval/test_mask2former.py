@@ -7,6 +7,7 @@ loaded. Of the recorded mask logits every second row and column is kept here.
 import hashlib
 import json
 import shutil
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -38,7 +39,9 @@ def weights():
 def checkpoint(weights, tmp_path_factory):
     """The recorded weights as the authors publish theirs; removed at the end, being large."""
     place = tmp_path_factory.mktemp("detector")
-    content = {"meta": {"CLASSES": coco_names(), "epoch": 50}, "state_dict": weights}
+    state = OrderedDict(weights)
+    state._metadata = OrderedDict({"": {"version": 1}})  # torch's own modules leave it there
+    content = {"meta": {"CLASSES": coco_names(), "epoch": 50}, "state_dict": state}
     torch.save(content, place / "new.pth", _use_new_zipfile_serialization=False)
     digest = hashlib.sha256((place / "new.pth").read_bytes()).hexdigest()
     yield (place / "new.pth").rename(place / f"{STEM}-{digest[:8]}.pth")
