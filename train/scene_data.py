@@ -25,9 +25,14 @@ from unitok.files import atomic_write
 from unitok.model import UniTok
 from unitok.text import build_text_tokenizer
 
+SKIPPED_SINGLES = 0.7  # of the pictures with one object, about which few questions can be asked
 UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt, for guidance
-DESCRIPTION_SHARE = 0.3  # of the question rows end with a description of the picture
+# Of the question rows only describe the picture: what follows a description could be answered
+# without looking.
+DESCRIPTION_SHARE = 0.1
 MAX_QUESTIONS = 6  # about one picture
+QUESTION_DRAWS = 3  # of one question per kind, to choose from
+KIND_WEIGHTS = {"position": 4, "comparison": 4, "count": 2}  # what is learned last is asked most
 # Every object in the order of its place: nothing about the answer is left to chance, so each of its
 # words teaches reading.
 LISTINGS = {"x": "what do you see from left to right?", "y": "what do you see from above to below?"}
@@ -49,12 +54,17 @@ def training_dialogue(index: int) -> Sequence[Message]:
 
 def choose_questions(scene: Scene, rng: random.Random) -> list[Question]:
     """What one conversation asks about a training picture."""
-    asked = [*questions(scene, rng), *questions(scene, rng, balanced=False)]
-    asked = rng.sample(asked, min(MAX_QUESTIONS, len(asked)))
     if rng.random() < DESCRIPTION_SHARE:
-        # Last, because what follows a description can be answered without looking at the picture.
-        asked.append(describe(scene, rng))
-    return asked
+        return [describe(scene, rng)]
+    drawn = [*questions(scene, rng, balanced=False)]
+    for _ in range(QUESTION_DRAWS):
+        drawn += questions(scene, rng)
+    asked = {item.question: item for item in drawn}  # each wording once
+    # The largest of random numbers to the power 1 / weight: a weighted draw without repetition.
+    by_chance = sorted(
+        asked.values(), key=lambda item: rng.random() ** (1 / KIND_WEIGHTS.get(item.kind, 1))
+    )
+    return by_chance[-MAX_QUESTIONS:]
 
 
 def listing(scene: Scene, rng: random.Random) -> Question:
@@ -198,9 +208,17 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
         return self.processor.encode_text_to_image(prompt, picture=self.codes.example(index))
 
     def _interview(self, rng: random.Random, choose: QuestionChooser) -> Encoded:
-        index = rng.randrange(len(self.codes.examples))
+        index = self._shown(rng)
         asked = choose(training_example(index)[0], rng)
         return self.processor.encode_chat(_interview(asked, self.codes.example(index)))
+
+    def _shown(self, rng: random.Random) -> int:
+        """A picture to talk about, seldom one with a single object."""
+        while True:
+            index = rng.randrange(len(self.codes.examples))
+            num_objects = len(training_example(index)[0].objects)
+            if num_objects > 1 or rng.random() >= SKIPPED_SINGLES:
+                return index
 
     def _dialogue(self, rng: random.Random) -> Encoded:
         index = rng.randrange(len(self.codes.dialogue_ends))
