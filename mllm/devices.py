@@ -39,7 +39,7 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
 def process_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device:
     """The device called `name`; processes of one machine share its GPUs out."""
     device = choose_device(name)
-    if device.type == "cuda" and device.index is None:
+    if str(device) == "cuda":  # no GPU of its own is named
         return torch.device("cuda", int(environment.get("LOCAL_RANK", "0")))
     return device
 
