@@ -4,7 +4,6 @@ torch-fidelity supplies the layers and the weights, which clean-fid's TorchScrip
 well. Resizing is left to `eval/fid_resize.py`, because the benchmarks differ in it.
 """
 
-import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from eval.fid_resize import INCEPTION_SIZE
+from eval.file_hashes import sha256_of
 
 WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"
 WEIGHTS_SHA256 = "6726825d"  # its first digits, which the file's name repeats
@@ -96,8 +96,7 @@ def check_weights(path: Path) -> str:
             f"no Inception weights at {path}; download {WEIGHTS_SOURCE} to there, or name the file "
             "with --inception"
         )
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256_of(path)
     if not sha256.startswith(WEIGHTS_SHA256):
         raise ValueError(
             f"{path} has the SHA-256 {sha256[:8]}..., expected {WEIGHTS_SHA256}...; other weights "

@@ -1,7 +1,6 @@
 """Where a model runs and in which precision, and what to say when it does not fit."""
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,14 +32,6 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
     }
     if not available.get(device.type, False):
         raise ValueError(f"this machine has no usable {device.type} device; pass device=cpu")
-    return device
-
-
-def process_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device:
-    """The device called `name`; processes of one machine share its GPUs out."""
-    device = choose_device(name)
-    if str(device) == "cuda":  # no GPU of its own is named
-        return torch.device("cuda", int(environment.get("LOCAL_RANK", "0")))
     return device
 
 
