@@ -1,6 +1,7 @@
-"""Files that users bring along: checked by their SHA-256, because one other line is another test."""
+"""Files that users bring along, checked by SHA-256: one other line is another benchmark."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -8,6 +9,11 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_lines(lines: Iterable[str]) -> str:
+    """SHA-256 of lines joined by newlines, as UTF-8."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def check_sha256(path: Path, expected: str, *, name: str, source: str) -> None:

@@ -49,8 +49,8 @@ class SkillScore:
 
     tag: str
     num_prompts: int
-    mean: float
-    std: float  # sample standard deviation; NaN for a single prompt
+    mean: float  # NaN without any prompt
+    std: float  # sample standard deviation; NaN for less than two prompts
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} +- {self.std:.2f}"
@@ -96,11 +96,11 @@ def check_skills(skills: Mapping[str, Any], *, num_prompts: int, source: object)
 def read_scores(path: Path, *, num_prompts: int) -> dict[int, float]:
     """A JSON object, prompt number -> score; ValueError that names what no prompt or number is."""
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
+        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=tuple)
     except ValueError as error:
         raise ValueError(f"{path} is no JSON file ({error})") from None
     scores: dict[int, float] = {}
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+    if not isinstance(pairs, tuple):
         raise ValueError(f"{path} must hold one JSON object, prompt number to score")
     for key, score in pairs:
         if not key.isascii() or not key.isdigit() or not 1 <= int(key) <= num_prompts:
@@ -123,8 +123,6 @@ def score_skills(
 
 def _score_tag(tag: str, numbers: Sequence[int], scores: Mapping[int, float]) -> SkillScore:
     values = torch.tensor([scores[number] for number in numbers if number in scores])
-    if len(values) == 0:
-        raise ValueError(f"no prompt of tag {tag!r} has a score; score at least one of {numbers}")
     std = float(values.std()) if len(values) > 1 else math.nan
     return SkillScore(tag, len(values), float(values.mean()), std)
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.fid_resize import RESIZES, ResizeName
+from eval.file_hashes import hash_lines
 from eval.inception import FeatureExtractor
-from eval.picture_folder import hash_lines
 
 # What clean-fid looks for, in both cases, except for arrays.
 SUFFIXES = frozenset(

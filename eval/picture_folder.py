@@ -1,24 +1,26 @@
 """Folders that a generation benchmark fills: drawn in batches, by any number of processes.
 
-A picture that is in the folder is not drawn again, and each is written in one step, so a run may
-be killed at any moment and started again. What decides how pictures look is stored beside them; a
-folder that was begun with other settings is refused, because nobody could tell them apart later.
+Pictures are cut into batches once, whatever is missing and however many processes draw, and a batch
+is drawn as a whole: a picture is always computed together with the same others, so a run that was
+killed at any moment ends, started again, with the files of an undisturbed one. What decides how
+pictures look is stored beside them; a folder that was begun with other settings is refused, because
+nobody could tell the pictures apart later.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.file_hashes import hash_lines
 from mllm.pipeline import MAX_BATCH_SIZE, Pipeline
 from mllm.sampling import SamplingParams
+from mllm.share import Share
 from unitok.files import atomic_write, read_json
 from unitok.image import Rounding
-from unitok.share import Share
 
-SETTINGS_FILE = "drawing_settings.json"
+SETTINGS_FILE = "generation.json"
 
 
 @dataclass(frozen=True)
@@ -30,33 +32,36 @@ class PictureJob:
     seed: int
 
 
+@dataclass(frozen=True)
+class DrawingPlan:
+    """How all pictures of a folder are drawn; `pipeline.build_sampling` gives the sampling."""
+
+    sampling: SamplingParams
+    rounding: Rounding = "round"
+    batch_size: int = MAX_BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+
 def describe_drawing(
-    pipeline: Pipeline,
-    sampling: SamplingParams,
-    *,
-    prompts: Iterable[str],
-    rounding: Rounding = "round",
-    **benchmark: Any,
+    pipeline: Pipeline, plan: DrawingPlan, *, prompts: Iterable[str], **benchmark: Any
 ) -> dict[str, Any]:
     """All that decides what is drawn, for JSON.
 
-    `prompts` are those of the whole benchmark, in order, also where only some are drawn now.
-    `benchmark` holds its name and whatever else two runs must have in common, such as the seed.
+    `prompts` are those of the whole benchmark, in order. `benchmark` holds its name and whatever
+    else two runs must have in common, such as the seed.
     """
     return {
         **benchmark,
         "prompts_sha256": hash_lines(prompts),
-        "sampling": asdict(sampling),
-        "rounding": rounding,
+        **asdict(plan),
         "image_size": pipeline.image_size,
+        "device": pipeline.device.type,
         "dtype": str(pipeline.model.dtype).removeprefix("torch."),
         **pipeline.fingerprints(),
     }
-
-
-def hash_lines(lines: Iterable[str]) -> str:
-    """SHA-256 of lines joined by newlines, as UTF-8."""
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -88,53 +93,71 @@ def _refuse_other_settings(
             )
 
 
+def read_settings(folder: Path) -> dict[str, Any] | None:
+    """How the pictures in `folder` were drawn; None where nobody wrote it down."""
+    file = folder / SETTINGS_FILE
+    return read_json(file) if file.is_file() else None
+
+
 def draw_missing(
     pipeline: Pipeline,
     jobs: Sequence[PictureJob],
     *,
-    sampling: SamplingParams,
-    rounding: Rounding = "round",
-    batch_size: int = MAX_BATCH_SIZE,
+    plan: DrawingPlan,
     share: Share | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Draw this process's share of `jobs` as far as its pictures are not there yet.
+    """Draw those pictures of this process's share of `jobs` that are not there yet.
 
     A prompt that cannot be drawn is refused before the first picture. `progress` is called with
-    the pictures that are there and all of the share. Returns the number of pictures drawn.
+    the pictures that are there and all of the share. Returns the number of pictures stored.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if (usable := pipeline.build_sampling(**asdict(sampling))) != sampling:
-        raise ValueError(
-            f"the model would draw with {usable}, not with {sampling}; set every value"
-        )
+    _check_sampling(pipeline, plan.sampling)
     share = share or Share()
-    own = jobs[share.index :: share.count]
-    missing = [job for job in own if not job.path.is_file()]
-    for job in missing:
-        pipeline.encode_prompt(job.prompt)
-    for start in range(0, len(missing), batch_size):
-        if progress is not None:
-            progress(len(own) - len(missing) + start, len(own))
-        _draw_batch(pipeline, missing[start : start + batch_size], sampling, rounding=rounding)
-    if progress is not None:
-        progress(len(own), len(own))
-    return len(missing)
+    starts = range(0, len(jobs), plan.batch_size)
+    batches = [jobs[start : start + plan.batch_size] for start in starts]
+    own = batches[share.index :: share.count]
+    missing = [batch for batch in own if not all(job.path.is_file() for job in batch)]
+    for batch in missing:
+        for job in batch:
+            pipeline.encode_prompt(job.prompt)
+    total, num_stored = sum(map(len, own)), 0
+    done = total - sum(map(len, missing))
+    report = progress or _no_report
+    report(done, total)
+    for batch in missing:
+        num_stored += _draw_batch(pipeline, batch, plan)
+        done += len(batch)
+        report(done, total)
+    return num_stored
 
 
-def _draw_batch(
-    pipeline: Pipeline, batch: Sequence[PictureJob], sampling: SamplingParams, *, rounding: Rounding
-) -> None:
+def _no_report(done: int, total: int) -> None:
+    """Nobody asked for progress."""
+
+
+def _check_sampling(pipeline: Pipeline, sampling: SamplingParams) -> None:
+    usable = pipeline.build_sampling(**asdict(sampling))
+    if usable != sampling:  # a None of ours is the model's own value there
+        raise ValueError(f"the model would draw with {usable}, not {sampling}; set every value")
+
+
+def _draw_batch(pipeline: Pipeline, batch: Sequence[PictureJob], plan: DrawingPlan) -> int:
+    """Draw a whole batch and store what was missing of it; returns how many that were."""
     pictures = pipeline.generate_images(
         [job.prompt for job in batch],
         num_images=1,
         seed=[job.seed for job in batch],
         batch_size=len(batch),
-        rounding=rounding,
-        **asdict(sampling),
+        rounding=plan.rounding,
+        **asdict(plan.sampling),
     )
+    num_stored = 0
     for job, picture in zip(batch, pictures, strict=True):
+        if job.path.is_file():
+            continue
         job.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(job.path) as temporary:
             picture.save(temporary)
+        num_stored += 1
+    return num_stored

@@ -1,23 +1,23 @@
 """Folders of pictures: drawn once, batched, shared out, and never mixed from other settings."""
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from eval.file_hashes import hash_lines
 from eval.picture_folder import (
     SETTINGS_FILE,
+    DrawingPlan,
     PictureJob,
     claim_folder,
     describe_drawing,
     draw_missing,
-    hash_lines,
+    read_settings,
 )
 from mllm.generation import set_default_sampling
 from mllm.sampling import SamplingParams
+from mllm.share import Share
 from tests.mllm.tiny_pipeline import build_tiny_pipeline
-from unitok.share import Share
 
 PROMPTS = ("a star", "a red circle left of a blue square", "two dots")
 
@@ -35,8 +35,9 @@ def jobs(tmp_path):
     ]
 
 
-def draw(pipeline, jobs, **options):
-    return draw_missing(pipeline, jobs, sampling=pipeline.build_sampling(), **options)
+def draw(pipeline, jobs, *, batch_size=2, rounding="round", **options):
+    plan = DrawingPlan(pipeline.build_sampling(), rounding, batch_size)
+    return draw_missing(pipeline, jobs, plan=plan, **options)
 
 
 def contents(jobs):
@@ -44,7 +45,7 @@ def contents(jobs):
 
 
 def test_each_picture_is_that_of_its_prompt_and_seed(pipeline, jobs):
-    assert draw(pipeline, jobs, batch_size=2) == 3
+    assert draw(pipeline, jobs) == 3
     for job in jobs:
         [alone] = pipeline.generate_images(job.prompt, num_images=1, seed=job.seed)
         assert Image.open(job.path).tobytes() == alone.tobytes()
@@ -56,7 +57,7 @@ def test_only_missing_pictures_are_drawn_and_they_come_out_the_same(pipeline, jo
     kept = jobs[0].path.stat().st_mtime_ns
     jobs[1].path.unlink()
     seen = []
-    assert draw(pipeline, jobs, progress=lambda *counts: seen.append(counts)) == 1
+    assert draw(pipeline, jobs, batch_size=1, progress=lambda *counts: seen.append(counts)) == 1
     assert contents(jobs) == complete
     assert jobs[0].path.stat().st_mtime_ns == kept
     assert seen == [(2, 3), (3, 3)]
@@ -73,9 +74,23 @@ def test_a_run_that_breaks_off_leaves_no_half_picture(pipeline, jobs, monkeypatc
     assert list(jobs[0].path.parent.iterdir()) == []
 
 
-def test_processes_draw_a_share_each(pipeline, jobs):
+def test_a_batch_is_drawn_as_a_whole_whatever_is_missing(pipeline, jobs, monkeypatch):
+    draw(pipeline, jobs)
+    jobs[0].path.unlink()
+    batches = []
+    drawn = pipeline.generate_images
+    monkeypatch.setattr(
+        pipeline,
+        "generate_images",
+        lambda prompts, **options: batches.append(prompts) or drawn(prompts, **options),
+    )
+    assert draw(pipeline, jobs) == 1
+    assert batches == [list(PROMPTS[:2])]
+
+
+def test_processes_draw_a_share_of_the_batches_each(pipeline, jobs):
     assert draw(pipeline, jobs, share=Share(1, 2)) == 1
-    assert [job.path.exists() for job in jobs] == [False, True, False]
+    assert [job.path.exists() for job in jobs] == [False, False, True]
     assert draw(pipeline, jobs, share=Share(0, 2)) == 2
     shared = contents(jobs)
     for job in jobs:
@@ -103,20 +118,26 @@ def test_sampling_that_the_pipeline_would_not_follow_is_refused(jobs):
     pipeline = build_tiny_pipeline()
     set_default_sampling(pipeline.model, SamplingParams(top_k=5))
     with pytest.raises(ValueError, match=r"would draw with .*top_k=5.*set every value"):
-        draw_missing(pipeline, jobs, sampling=SamplingParams())
+        draw_missing(pipeline, jobs, plan=DrawingPlan(SamplingParams()))
+
+
+def test_a_batch_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        DrawingPlan(SamplingParams(), batch_size=0)
 
 
 def test_settings_say_what_decides_a_picture(pipeline):
-    settings = describe_drawing(
-        pipeline, SamplingParams(guidance_scale=2.0), prompts=PROMPTS, benchmark="genai", seed=3
-    )
+    plan = DrawingPlan(SamplingParams(guidance_scale=2.0), batch_size=8)
+    settings = describe_drawing(pipeline, plan, prompts=PROMPTS, benchmark="genai", seed=3)
     assert settings == {
         "benchmark": "genai",
         "seed": 3,
         "prompts_sha256": hash_lines(PROMPTS),
         "sampling": {"guidance_scale": 2.0, "temperature": 1.0, "top_k": None, "top_p": None},
         "rounding": "round",
+        "batch_size": 8,
         "image_size": 32,
+        "device": "cpu",
         "dtype": "float32",
         **pipeline.fingerprints(),
     }
@@ -125,7 +146,8 @@ def test_settings_say_what_decides_a_picture(pipeline):
 def test_a_folder_goes_on_with_its_own_settings_only(tmp_path):
     folder = tmp_path / "pictures"
     claim_folder(folder, {"seed": 0, "sampling": {"temperature": 1.0}})
-    assert json.loads((folder / SETTINGS_FILE).read_text())["seed"] == 0
+    assert read_settings(folder)["seed"] == 0
+    assert read_settings(tmp_path) is None
     claim_folder(folder, {"seed": 0, "sampling": {"temperature": 1.0}})
     with pytest.raises(ValueError, match="drawn with seed 0, not 1; give the same settings"):
         claim_folder(folder, {"seed": 1, "sampling": {"temperature": 1.0}})
