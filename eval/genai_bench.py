@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from eval.file_hashes import hash_lines, sha256_of
+from eval.file_hashes import sha256_of
 from eval.genai_skills import (
     ALL,
     TABLES,
@@ -39,7 +39,7 @@ from eval.picture_commands import (
     TopP,
     draw_benchmark,
 )
-from eval.picture_folder import read_settings
+from eval.picture_folder import read_generation
 from eval.picture_scorers import ScoreCache, load_scorer
 from eval.report import BenchmarkReport, GroupScore, ItemCounts, ItemResult, write_report
 from mllm.console import announce, out, progress_bar, quiet_libraries, say, user_errors
@@ -92,7 +92,8 @@ def score(request: ScoreRequest) -> BenchmarkReport:
     skills = read_skills(
         request.skills_file, num_prompts=len(prompts), official=request.is_official
     )
-    generation = read_generation(request.pictures, prompts)
+    pictures = request.pictures
+    generation = None if pictures is None else read_generation(pictures, prompts)
     scorer, scores = find_scores(request, prompts)
     settings = {
         "scorer": scorer,
@@ -102,14 +103,6 @@ def score(request: ScoreRequest) -> BenchmarkReport:
         "generation": generation,
     }
     return build_report(prompts, skills, scores, settings=settings)
-
-
-def read_generation(pictures: Path | None, prompts: Sequence[str]) -> dict[str, Any] | None:
-    """How the pictures were drawn, where that is known; ValueError if for other prompts."""
-    generation = read_settings(pictures) if pictures is not None else None
-    if generation is not None and generation["prompts_sha256"] != hash_lines(prompts):
-        raise ValueError(f"the pictures in {pictures} were drawn for other prompts than these")
-    return generation
 
 
 def find_scores(request: ScoreRequest, prompts: Sequence[str]) -> tuple[str, dict[int, float]]:

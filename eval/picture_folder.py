@@ -93,10 +93,18 @@ def _refuse_other_settings(
             )
 
 
-def read_settings(folder: Path) -> dict[str, Any] | None:
-    """How the pictures in `folder` were drawn; None where nobody wrote it down."""
+def read_generation(folder: Path, prompts: Iterable[str]) -> dict[str, Any] | None:
+    """How the pictures in `folder` were drawn; None where nobody wrote it down.
+
+    ValueError if they were drawn for other prompts than `prompts`.
+    """
     file = folder / SETTINGS_FILE
-    return read_json(file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    settings = read_json(file)
+    if settings.get("prompts_sha256") != hash_lines(prompts):
+        raise ValueError(f"the pictures in {folder} were drawn for other prompts than these")
+    return settings
 
 
 def draw_missing(
