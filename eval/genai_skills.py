@@ -17,7 +17,7 @@ from unitok.files import read_json
 
 PROMPTS_SHA256 = "62de129d00c6a9b3d9e7605f9a82f8827b5dba6c72caa67f5c739a1370736e5b"
 SKILLS_SHA256 = "f68a544fb8929d031e15be68df8320455202cac1b08246864abd12add2122b7b"
-SOURCE = "from the folder eval/liquid/eval of the UniTok repository"
+SOURCE = "from the GenAI-Bench evaluation in the UniTok or the Liquid repository"
 
 # The tables that are printed; the last row of each sums it up.
 TABLES: dict[str, tuple[str, ...]] = {

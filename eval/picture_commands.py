@@ -1,6 +1,7 @@
 """What the commands that draw a benchmark's pictures have in common."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,7 +83,8 @@ def draw_benchmark(
         PictureJob(path, prompt, drawer.seed + number)
         for number, (path, prompt) in enumerate(zip(paths, prompts, strict=True))
     ]
-    with progress_bar("drawing") as report:
+    # Bars of several processes would overwrite each other.
+    with progress_bar("drawing") if share.index == 0 else nullcontext() as report:
         num_stored = draw_missing(pipeline, jobs, plan=plan, share=share, progress=report)
     announce(f"drew {num_stored} pictures; {tell_missing(paths, folder)}")
 

@@ -29,8 +29,9 @@ class PictureScorer(Protocol):
 class ClipFlanT5:
     """VQAScore by clip-flant5-xxl, which the published numbers are from.
 
-    Score: the mean probability of "Yes" to `Does this figure show "{prompt}"?`. Transformers
-    cannot load this checkpoint, so the package t2v_metrics does.
+    Asked `Does this figure show "{prompt}"? Please answer yes or no.`, the score is the geometric
+    mean of the probabilities of "Yes" and of the end behind it. Transformers has no class for this
+    checkpoint, so the package t2v_metrics loads and asks it.
     """
 
     name = "clip-flant5-xxl"
@@ -46,7 +47,7 @@ class ClipFlanT5:
         self.model: Any = VQAScore(model=self.name)
 
     def score(self, picture: Path, prompt: str) -> float:
-        """exp of the mean log-probability of the answer's tokens."""
+        """In 0..1, one picture at a time as in the published numbers."""
         return float(self.model(images=[str(picture)], texts=[prompt])[0][0])
 
 

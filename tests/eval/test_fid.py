@@ -4,6 +4,9 @@ from operator import itemgetter
 
 import numpy as np
 import pytest
+import torch
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
 
 from eval.fid import FeatureStatistics, feature_statistics, frechet_distance, inception_score
 from eval.fid_resize import INCEPTION_SIZE, RESIZES, resize_clean, resize_tensorflow
@@ -67,6 +70,41 @@ def test_resized_pictures_equal_the_official_ones(case, resize, values, mean):
     rows, columns = np.array(case["points_yx"]).T
     assert np.abs(resized[rows, columns] - case["expected"][values]).max() < 1e-3
     assert resized.mean(dtype=np.float64) == pytest.approx(case["expected"][mean], abs=1e-3)
+
+
+def spoil(features, how):
+    """Features whose covariance is singular, or hard to take a root of."""
+    if how == "constant":
+        features[:, 0] = 1
+    if how == "repeated":
+        features[:, 1] = features[:, 0]
+    return features
+
+
+@pytest.mark.filterwarnings("ignore:Matrix is singular")
+@pytest.mark.parametrize("how", ["random", "constant", "repeated", "few"])
+def test_distances_of_other_sets_equal_torch_fidelity_s_own(how):
+    num_pictures = 5 if how == "few" else 60
+    first, second = (
+        spoil((1 + seed) * random_features(num_pictures, 12, seed), how) for seed in (0, 1)
+    )
+    theirs = fid_statistics_to_metric(
+        *(fid_features_to_statistics(torch.from_numpy(each)) for each in (first, second)), False
+    )["frechet_inception_distance"]
+    statistics = [feature_statistics(each) for each in (first, second)]
+    assert frechet_distance(*statistics, method="eigenvalues") == pytest.approx(theirs, rel=1e-12)
+    # Measured: 2e-9 where pictures are few.
+    assert frechet_distance(*statistics) == pytest.approx(theirs, rel=SINGULAR_TOLERANCE)
+
+
+@pytest.mark.parametrize("num_pictures", [10, 23, 300])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_scores_of_other_logits_equal_torch_fidelity_s_own(num_pictures, shuffle):
+    logits = 3 * random_features(num_pictures, 30)
+    ours = inception_score(logits, shuffle=shuffle, seed=7)
+    theirs = isc_features_to_metric(torch.from_numpy(logits), 10, shuffle, 7)
+    assert ours.mean == pytest.approx(theirs["inception_score_mean"], abs=1e-9)
+    assert ours.std == pytest.approx(theirs["inception_score_std"], abs=1e-9)
 
 
 def random_features(num_pictures, num_features, seed=0):
