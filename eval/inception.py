@@ -76,7 +76,7 @@ class Inception:
             )
         values = (pixels.to(self.device) - 128) / 128
         # TF32 would change the features in the third digit.
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             for name, layer in self.network.named_children():
                 if name != "fc":
                     values = layer(values)

@@ -50,6 +50,16 @@ class Drawer:
     device: str = "auto"
     dtype: str | None = None
 
+    def plan(self, pipeline: Pipeline, rounding: Rounding) -> DrawingPlan:
+        """The choices about sampling, and the model's own where none was made."""
+        sampling = pipeline.build_sampling(
+            guidance_scale=self.guidance_scale,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+        return DrawingPlan(sampling, rounding, self.batch_size)
+
 
 def draw_benchmark(
     drawer: Drawer,
@@ -68,13 +78,7 @@ def draw_benchmark(
     announce(f"loading {drawer.model}")
     device = process_device(drawer.device)
     pipeline = Pipeline.from_pretrained(drawer.model, device=device, dtype=drawer.dtype)
-    sampling = pipeline.build_sampling(
-        guidance_scale=drawer.guidance_scale,
-        temperature=drawer.temperature,
-        top_k=drawer.top_k,
-        top_p=drawer.top_p,
-    )
-    plan = DrawingPlan(sampling, rounding, drawer.batch_size)
+    plan = drawer.plan(pipeline, rounding)
     settings = describe_drawing(
         pipeline, plan, prompts=prompts, seed=drawer.seed, seed_rule=SEED_RULE, **benchmark
     )
