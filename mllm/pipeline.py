@@ -42,7 +42,7 @@ from mllm.progress import count_tokens, part_of_progress, stop_when
 from mllm.sampling import SamplingParams
 from unitok.config import PATCH_SIZE
 from unitok.hub import NANO, push_folder, resolve_model
-from unitok.image import to_pil
+from unitok.image import Rounding, to_pil
 from unitok.model import UniTok
 
 MIN_ANSWER_TOKENS = 16  # a prompt must leave room for so many
@@ -185,14 +185,15 @@ class Pipeline:
         top_k: int | None = None,
         top_p: float | None = None,
         batch_size: int = MAX_BATCH_SIZE,
+        rounding: Rounding = "round",
         progress: Progress | None = None,
     ) -> list[Image.Image]:
         """Draw `num_images` pictures of each prompt, prompt by prompt.
 
         Picture number i of a prompt has the seed `seed + i`, or a whole sequence gives the seeds
         of all pictures of all prompts; a picture depends on nothing else of the batch. Settings
-        that are None are the model's own. `progress` is called with the visual tokens drawn and
-        to draw.
+        that are None are the model's own. `rounding` of pixels to 8 bits is that of `to_pil`;
+        `progress` is called with the visual tokens drawn and to draw.
         """
         if num_images < 1:
             raise ValueError(f"num_images must be at least 1, got {num_images}")
@@ -209,7 +210,7 @@ class Pipeline:
             batch = slice(start, min(start + batch_size, len(rows)))
             report = part_of_progress(progress, batch, len(rows))
             codes = self._draw(rows[batch], seeds[batch], sampling=sampling, progress=report)
-            pictures += self.decode(codes)
+            pictures += self.decode(codes, rounding=rounding)
         return pictures
 
     def encode_prompt(self, prompt: str) -> Encoded:
@@ -223,11 +224,12 @@ class Pipeline:
         given = {key: value for key, value in changes.items() if value is not None}
         return replace(default_sampling(self.model), **given)  # type: ignore[arg-type]
 
-    def decode(self, codes: Tensor) -> list[Image.Image]:
+    def decode(self, codes: Tensor, *, rounding: Rounding = "round") -> list[Image.Image]:
         """Pictures of codes (B, L, K)."""
         remedy = draw_remedy(len(codes), self.tokenizer.dtype)
         with torch.inference_mode(), explain_out_of_memory("decoding", remedy):
-            return to_pil(self.tokenizer.decode(codes.to(self.tokenizer.device)))
+            pixels = self.tokenizer.decode(codes.to(self.tokenizer.device))
+            return to_pil(pixels, rounding=rounding)
 
     # -- inside ----------------------------------------------------------------------------------
 

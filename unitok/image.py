@@ -20,6 +20,7 @@ from unitok.config import PATCH_SIZE
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 Color: TypeAlias = tuple[int, int, int]
+Rounding: TypeAlias = Literal["round", "truncate"]
 
 # Other formats that Pillow reads are left out: some of them start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -142,9 +143,7 @@ def preprocess(
     return pixels.float() / 127.5 - 1
 
 
-def to_pil(
-    pixels: Tensor, *, rounding: Literal["round", "truncate"] = "round"
-) -> list[Image.Image]:
+def to_pil(pixels: Tensor, *, rounding: Rounding = "round") -> list[Image.Image]:
     """One RGB picture per row of pixels (B, 3, H, W), clamped to [-1, 1].
 
     Officially, reconstructions are rounded and the pictures for GenAI-Bench are truncated.

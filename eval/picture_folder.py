@@ -1,0 +1,171 @@
+"""Folders that a generation benchmark fills: drawn in batches, by any number of processes.
+
+Pictures are cut into batches once, whatever is missing and however many processes draw, and a batch
+is drawn as a whole: a picture is always computed together with the same others, so a run that was
+killed at any moment ends, started again, with the files of an undisturbed one. What decides how
+pictures look is stored beside them; a folder that was begun with other settings is refused, because
+nobody could tell the pictures apart later.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.file_hashes import hash_lines
+from mllm.pipeline import MAX_BATCH_SIZE, Pipeline
+from mllm.sampling import SamplingParams
+from mllm.share import Share
+from unitok.files import atomic_write, read_json
+from unitok.image import Rounding
+
+SETTINGS_FILE = "generation.json"
+
+
+@dataclass(frozen=True)
+class PictureJob:
+    """One picture to draw; the suffix of its path chooses the format."""
+
+    path: Path
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class DrawingPlan:
+    """How all pictures of a folder are drawn; `pipeline.build_sampling` gives the sampling."""
+
+    sampling: SamplingParams
+    rounding: Rounding = "round"
+    batch_size: int = MAX_BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+
+def describe_drawing(
+    pipeline: Pipeline, plan: DrawingPlan, *, prompts: Iterable[str], **benchmark: Any
+) -> dict[str, Any]:
+    """All that decides what is drawn, for JSON.
+
+    `prompts` are those of the whole benchmark, in order. `benchmark` holds its name and whatever
+    else two runs must have in common, such as the seed.
+    """
+    return {
+        **benchmark,
+        "prompts_sha256": hash_lines(prompts),
+        **asdict(plan),
+        "image_size": pipeline.image_size,
+        "device": pipeline.device.type,
+        "dtype": str(pipeline.model.dtype).removeprefix("torch."),
+        **pipeline.fingerprints(),
+    }
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make `folder` one of pictures drawn with `settings`; ValueError if it is one of others."""
+    file = folder / SETTINGS_FILE
+    if file.is_file():
+        _refuse_other_settings(folder, read_json(file), settings)
+        return
+    # Hidden files are what a process that starts at the same moment is about to rename.
+    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise ValueError(
+            f"{folder} has files but no {SETTINGS_FILE} that says how its pictures were drawn; "
+            "name an empty or new folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse_other_settings(
+    folder: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
+    wanted = json.loads(json.dumps(settings))  # as the stored ones: lists for tuples
+    for name in sorted({*stored, *wanted}):
+        if stored.get(name) != wanted.get(name):
+            raise ValueError(
+                f"the pictures in {folder} were drawn with {name} {stored.get(name)}, not "
+                f"{wanted.get(name)}; give the same settings to go on, or name another folder"
+            )
+
+
+def read_generation(folder: Path, prompts: Iterable[str]) -> dict[str, Any] | None:
+    """How the pictures in `folder` were drawn; None where nobody wrote it down.
+
+    ValueError if they were drawn for other prompts than `prompts`.
+    """
+    file = folder / SETTINGS_FILE
+    if not file.is_file():
+        return None
+    settings = read_json(file)
+    if settings.get("prompts_sha256") != hash_lines(prompts):
+        raise ValueError(f"the pictures in {folder} were drawn for other prompts than these")
+    return settings
+
+
+def draw_missing(
+    pipeline: Pipeline,
+    jobs: Sequence[PictureJob],
+    *,
+    plan: DrawingPlan,
+    share: Share | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Draw those pictures of this process's share of `jobs` that are not there yet.
+
+    A prompt that cannot be drawn is refused before the first picture. `progress` is called with
+    the pictures that are there and all of the share. Returns the number of pictures stored.
+    """
+    _check_sampling(pipeline, plan.sampling)
+    share = share or Share()
+    starts = range(0, len(jobs), plan.batch_size)
+    batches = [jobs[start : start + plan.batch_size] for start in starts]
+    own = batches[share.index :: share.count]
+    missing = [batch for batch in own if not all(job.path.is_file() for job in batch)]
+    for batch in missing:
+        for job in batch:
+            pipeline.encode_prompt(job.prompt)
+    total, num_stored = sum(map(len, own)), 0
+    done = total - sum(map(len, missing))
+    report = progress or _no_report
+    report(done, total)
+    for batch in missing:
+        num_stored += _draw_batch(pipeline, batch, plan)
+        done += len(batch)
+        report(done, total)
+    return num_stored
+
+
+def _no_report(done: int, total: int) -> None:
+    """Nobody asked for progress."""
+
+
+def _check_sampling(pipeline: Pipeline, sampling: SamplingParams) -> None:
+    usable = pipeline.build_sampling(**asdict(sampling))
+    if usable != sampling:  # a None of ours is the model's own value there
+        raise ValueError(f"the model would draw with {usable}, not {sampling}; set every value")
+
+
+def _draw_batch(pipeline: Pipeline, batch: Sequence[PictureJob], plan: DrawingPlan) -> int:
+    """Draw a whole batch and store what was missing of it; returns how many that were."""
+    pictures = pipeline.generate_images(
+        [job.prompt for job in batch],
+        num_images=1,
+        seed=[job.seed for job in batch],
+        batch_size=len(batch),
+        rounding=plan.rounding,
+        **asdict(plan.sampling),
+    )
+    num_stored = 0
+    for job, picture in zip(batch, pictures, strict=True):
+        if job.path.is_file():
+            continue
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(job.path) as temporary:
+            picture.save(temporary)
+        num_stored += 1
+    return num_stored
