@@ -119,7 +119,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def build_network(weights: Mapping[str, Tensor]) -> Any:
     """torch-fidelity's layers in eval mode, with these weights and no others."""
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import (  # type: ignore[import-untyped]
+        from torch_fidelity.feature_extractor_inceptionv3 import (
             FeatureExtractorInceptionV3,
         )
     except ImportError as error:
