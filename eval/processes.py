@@ -1,0 +1,125 @@
+"""Work spread over processes: each takes its share of the items and counts what it has done.
+
+A task goes to its processes pickled, so its class must live in a module that they can import. It
+stores what it makes itself, in one step per item: a run that was killed at any moment goes on with
+the items that are missing.
+"""
+
+import multiprocessing
+import os
+import queue
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol, TypeVar
+
+from mllm.console import USER_ERRORS, quiet_libraries
+
+Item = TypeVar("Item")
+CountDone = Callable[[int], None]  # called with the number of items that were just finished
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of `num_processes` equal parts of the items a process works on."""
+
+    rank: int = 0
+    num_processes: int = 1
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Every `num_processes`-th item, so that easy and hard ones are spread alike."""
+        return items[self.rank :: self.num_processes]
+
+    def device(self, name: str) -> str:
+        """The device of this process: with several GPUs each process has its own."""
+        import torch
+
+        from mllm.devices import choose_device
+
+        chosen = choose_device(name)
+        if self.num_processes == 1 or chosen.type != "cuda" or chosen.index is not None:
+            return str(chosen)
+        return f"cuda:{self.rank % torch.cuda.device_count()}"
+
+
+class Task(Protocol):
+    """Work that can be shared out."""
+
+    def run(self, share: Share, count_done: CountDone) -> None:
+        """Do the share; call `count_done` after each stored item."""
+
+
+def run_task(task: Task, *, num_processes: int, count_done: CountDone) -> None:
+    """Run a task here, or in `num_processes` processes of its own.
+
+    A process that fails ends the others; its error is raised here as a RuntimeError.
+    """
+    if num_processes < 1:
+        raise ValueError(f"num_processes must be at least 1, got {num_processes}")
+    if num_processes == 1:
+        task.run(Share(), count_done)
+        return
+    context = multiprocessing.get_context("spawn")
+    messages: Any = context.Queue()
+    processes = [
+        context.Process(
+            target=_run_share, args=(task, Share(rank, num_processes), messages), daemon=True
+        )
+        for rank in range(num_processes)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        _follow(processes, messages, count_done)
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+            if process.pid is not None:
+                process.join()
+
+
+def _follow(processes: Sequence[BaseProcess], messages: Any, count_done: CountDone) -> None:
+    """Count what the processes report until all have ended; raise the error of the first to fail."""
+    while True:
+        # Asked before the queue is read: what a process sent before it ended is still counted.
+        is_over = not any(process.is_alive() for process in processes)
+        try:
+            while True:
+                message = messages.get(timeout=0 if is_over else POLL_SECONDS)
+                if isinstance(message, str):
+                    raise RuntimeError(message)
+                count_done(message)
+        except queue.Empty:
+            pass
+        for rank, process in enumerate(processes):
+            if process.exitcode:
+                raise RuntimeError(
+                    f"process {rank} of {len(processes)} ended with code {process.exitcode}; "
+                    "start again with the same command to go on"
+                )
+        if is_over:
+            return
+
+
+def _run_share(task: Task, share: Share, messages: Any) -> None:
+    """What a process does; the number of finished items or a user's error goes to its parent."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted parent ends its processes
+    quiet_libraries()
+    # Processes that each take all cores only slow each other down.
+    torch.set_num_threads(max(1, torch.get_num_threads() // share.num_processes))
+    parent = multiprocessing.parent_process()
+
+    def count_done(number: int) -> None:
+        if parent is not None and not parent.is_alive():
+            os._exit(1)  # killed: nobody waits for this process any more
+        messages.put(number)
+
+    try:
+        task.run(share, count_done)
+    except USER_ERRORS as error:
+        messages.put(str(error))
