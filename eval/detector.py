@@ -6,6 +6,8 @@ from PIL import Image
 
 from eval.geneval_rules import Detection
 
+Detections = dict[str, list[Detection]]  # class name -> what was found of it
+
 
 class Detector(Protocol):
     """Finds objects in pictures. Name and fingerprint stand beside every score."""
@@ -16,7 +18,7 @@ class Detector(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of what its detections depend on."""
+        """Hex digits that tell it from any other."""
 
-    def detect(self, image: Image.Image) -> dict[str, list[Detection]]:
+    def detect(self, image: Image.Image) -> Detections:
         """The objects in an RGB picture, by class name."""

@@ -23,25 +23,27 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Share:
-    """Which of `num_processes` equal parts of the items a process works on."""
+    """Which of several processes this one is: it does every `count`-th item."""
 
-    rank: int = 0
-    num_processes: int = 1
+    index: int = 0
+    count: int = 1
 
-    def of(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Every `num_processes`-th item, so that easy and hard ones are spread alike."""
-        return items[self.rank :: self.num_processes]
 
-    def device(self, name: str) -> str:
-        """The device of this process: with several GPUs each process has its own."""
-        import torch
+def own_items(items: Sequence[Item], share: Share) -> Sequence[Item]:
+    """The items of one process; every `count`-th, so that easy and hard ones are spread alike."""
+    return items[share.index :: share.count]
 
-        from mllm.devices import choose_device
 
-        chosen = choose_device(name)
-        if self.num_processes == 1 or chosen.type != "cuda" or chosen.index is not None:
-            return str(chosen)
-        return f"cuda:{self.rank % torch.cuda.device_count()}"
+def share_device(name: str, share: Share) -> str:
+    """The device of one process: with several GPUs each process has its own."""
+    import torch
+
+    from mllm.devices import choose_device
+
+    device = choose_device(name)
+    if share.count == 1 or device.type != "cuda" or device.index is not None:
+        return str(device)
+    return f"cuda:{share.index % torch.cuda.device_count()}"
 
 
 class Task(Protocol):
@@ -65,9 +67,9 @@ def run_task(task: Task, *, num_processes: int, count_done: CountDone) -> None:
     messages: Any = context.Queue()
     processes = [
         context.Process(
-            target=_run_share, args=(task, Share(rank, num_processes), messages), daemon=True
+            target=_run_share, args=(task, Share(index, num_processes), messages), daemon=True
         )
-        for rank in range(num_processes)
+        for index in range(num_processes)
     ]
     try:
         for process in processes:
@@ -82,7 +84,7 @@ def run_task(task: Task, *, num_processes: int, count_done: CountDone) -> None:
 
 
 def _follow(processes: Sequence[BaseProcess], messages: Any, count_done: CountDone) -> None:
-    """Count what the processes report until all have ended; raise the error of the first to fail."""
+    """Count what the processes report until all have ended; raise what the first failed with."""
     while True:
         # Asked before the queue is read: what a process sent before it ended is still counted.
         is_over = not any(process.is_alive() for process in processes)
@@ -94,10 +96,10 @@ def _follow(processes: Sequence[BaseProcess], messages: Any, count_done: CountDo
                 count_done(message)
         except queue.Empty:
             pass
-        for rank, process in enumerate(processes):
+        for index, process in enumerate(processes):
             if process.exitcode:
                 raise RuntimeError(
-                    f"process {rank} of {len(processes)} ended with code {process.exitcode}; "
+                    f"process {index} of {len(processes)} ended with code {process.exitcode}; "
                     "start again with the same command to go on"
                 )
         if is_over:
@@ -111,7 +113,7 @@ def _run_share(task: Task, share: Share, messages: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted parent ends its processes
     quiet_libraries()
     # Processes that each take all cores only slow each other down.
-    torch.set_num_threads(max(1, torch.get_num_threads() // share.num_processes))
+    torch.set_num_threads(max(1, torch.get_num_threads() // share.count))
     parent = multiprocessing.parent_process()
 
     def count_done(number: int) -> None:

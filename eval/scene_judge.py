@@ -35,7 +35,9 @@ class Inspector:
     name = INSPECTOR
 
     def __init__(self) -> None:
-        sources = [Path(str(module.__file__)).read_bytes() for module in (inspector, scenes, shapes)]
+        sources = [
+            Path(str(module.__file__)).read_bytes() for module in (inspector, scenes, shapes)
+        ]
         self.fingerprint = hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
     def detect(self, image: Image.Image) -> dict[str, list[Detection]]:
