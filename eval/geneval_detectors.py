@@ -1,9 +1,10 @@
-"""Everything that GenEval scoring takes from detectors, their files and colour classifiers.
+"""Everything that GenEval scoring takes from detectors and colour classifiers.
 
 They are imported where they are used: rules, reports and drawn scenes need none of their libraries.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -11,22 +12,17 @@ from PIL import Image
 
 from eval.detector import Detector
 from eval.geneval_rules import OFFICIAL_OPTIONS, Detection, GenEvalOptions
-from eval.scene_judge import INSPECTOR, SCENE_OPTIONS, Inspector
+from eval.scene_judge import INSPECTOR, SCENE_OPTIONS, Inspector, InspectorColors
 
 CLIP = "clip"
-COLOR_SOURCES = (CLIP, INSPECTOR)
 
 
 class ColorSource(Protocol):
-    """Names the colours of detected objects. Name and fingerprint stand beside every score."""
+    """Names the colours of detected objects."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hex digits that tell it from any other."""
+        """What it is called, with the hash of its weights; stands beside every score."""
 
     def classify(
         self, image: Image.Image, class_name: str, detections: Sequence[Detection]
@@ -34,7 +30,7 @@ class ColorSource(Protocol):
         """One colour word for each detection in an RGB picture."""
 
 
-def load_detector(name: str, *, device: str = "auto") -> Detector:
+def load_detector(name: str, *, device: str) -> Detector:
     """The inspector of drawn scenes, or a converted detector's folder or hub name."""
     if name == INSPECTOR:
         return Inspector()
@@ -43,15 +39,15 @@ def load_detector(name: str, *, device: str = "auto") -> Detector:
     return Mask2FormerDetector.from_pretrained(name, device=device)
 
 
-def load_colors(name: str, *, options: GenEvalOptions, device: str = "auto") -> ColorSource:
-    """What names the colours: `inspector` for drawn scenes, `clip` for everything else."""
-    if name not in COLOR_SOURCES:
-        raise ValueError(f"colors must be {' or '.join(COLOR_SOURCES)}, got {name!r}")
+@lru_cache(maxsize=1)
+def load_colors(name: str, *, options: GenEvalOptions, device: str) -> ColorSource:
+    """`inspector` for drawn scenes; `clip`, or a safetensors file of its weights, for others."""
     if name == INSPECTOR:
-        return Inspector()
-    from eval.geneval_color import ClipColors
+        return InspectorColors()
+    from eval.clip_color import ClipColors
 
-    return ClipColors.load(options=options, device=device)
+    weights = None if name == CLIP else name
+    return ClipColors.from_pretrained(weights, options=options, device=device)
 
 
 def default_colors(detector_name: str) -> str:

@@ -34,14 +34,16 @@ td + td, th + th { text-align: right; font-variant-numeric: tabular-nums; }
 form { position: sticky; top: 0; z-index: 1; background: var(--paper); padding: .6rem 0;
   display: flex; flex-wrap: wrap; gap: .4rem 1rem; align-items: center; }
 select { font: inherit; padding: .2rem .4rem; max-width: 100%; }
-.prompts { display: grid; gap: 1rem; }
+.prompts { display: grid; gap: 1rem; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 32rem), 1fr)); }
 .prompt { background: var(--card); border-radius: .6rem; padding: .8rem; }
 .pictures { display: grid; gap: .7rem; margin-top: .5rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 10rem), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 9rem), 1fr)); }
 figure { margin: 0; font-size: .8rem; }
 .view { position: relative; border-radius: .3rem; overflow: hidden; outline: 3px solid; }
 .right .view { outline-color: var(--right); } .wrong .view { outline-color: var(--wrong); }
-.view img, .view svg { display: block; width: 100%; } .view svg { position: absolute; inset: 0; }
+.view img, .view svg { display: block; width: 100%; height: auto; }
+.view svg { position: absolute; inset: 0; }
 .view rect { fill: none; vector-effect: non-scaling-stroke; }
 .view .rim { stroke: #000; stroke-width: 4; opacity: .6; } .view .box { stroke-width: 2; }
 figcaption { margin-top: .4rem; white-space: pre-line; overflow-wrap: anywhere; }

@@ -1,6 +1,6 @@
 """Scores the pictures of a GenEval run and writes its results folder.
 
-detections.json   what the detector saw, to be scored again without it
+detections.jsonl  what the detector saw, to be scored again without it
 results.jsonl     the official line of each picture
 summary.json      the official summary, and who judged
 report.html       every picture with its boxes and its verdict
@@ -10,11 +10,13 @@ parts/            records of single pictures, while a run is going on
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from eval.detections import DetectionHeader, header_text
 from eval.geneval_coverage import Coverage, check_coverage, measure_coverage
 from eval.geneval_judge import (
     Judge,
@@ -34,8 +36,11 @@ from eval.report import BenchmarkReport, GroupScore, ItemCounts, ItemResult, wri
 from mllm.console import announce, progress_bar
 from unitok.files import atomic_write, check_output, read_json, write_json
 
-REPORT_FILE = "report.json"
+DETECTIONS_FILE = "detections.jsonl"
+RESULTS_FILE = "results.jsonl"
+SUMMARY_FILE = "summary.json"
 PAGE_FILE = "report.html"
+REPORT_FILE = "report.json"
 PARTS_FOLDER = "parts"
 PARTS_SETTINGS = "judge.json"
 
@@ -70,9 +75,16 @@ def score(run: ScoringRun, choice: JudgeChoice, *, num_processes: int = 1) -> Be
     announce(f"loading {choice.detector or choice.detections}")
     judge = choice.load()
     judged_by = judge.describe(has_colors=any(map(asks_for_color, samples)))
-    prepare_parts(run, {**judged_by, "generation": generation})
+    settings = {**judged_by, "generation": generation}
+    prepare_parts(run, settings)
     judge_missing(run, samples, choice, judge=judge, num_processes=num_processes)
-    report = write_results(run, samples, coverage, settings={**judged_by, "generation": generation})
+    report = write_results(
+        run,
+        samples,
+        coverage,
+        header=judge.header,
+        settings={**judged_by, "generation": generation},
+    )
     shutil.rmtree(run.parts)
     return report
 
@@ -103,7 +115,7 @@ def judge_missing(
     missing = [
         sample
         for sample in samples
-        if not part_path(run.parts, sample_key(sample, run.images)).is_file()
+        if not is_current(part_path(run.parts, sample_key(sample, run.images)), sample)
     ]
     num_done = len(samples) - len(missing)
     announce(f"judging {len(missing)} of {len(samples)} pictures")
@@ -120,6 +132,11 @@ def judge_missing(
         run_task(task, num_processes=num_processes, count_done=count_done)
 
 
+def is_current(part: Path, sample: Sample) -> bool:
+    """Whether there is a record of a picture, not older than the picture itself."""
+    return part.is_file() and part.stat().st_mtime_ns >= sample.path.stat().st_mtime_ns
+
+
 # ---- results -------------------------------------------------------------------------------------
 
 
@@ -128,37 +145,31 @@ def write_results(
     samples: Sequence[Sample],
     coverage: Coverage,
     *,
+    header: DetectionHeader,
     settings: Mapping[str, Any],
 ) -> BenchmarkReport:
     """Put the records together and write all files of the results folder."""
-    detections, results = {}, []
-    for sample in samples:
-        key = sample_key(sample, run.images)
-        detections[key], result = read_part(run.parts, key)
-        results.append(result)
-    report = build_report(results, list(detections), coverage=coverage, settings=settings)
-    write_json(
-        {
-            "detector": settings["detector"],
-            "fingerprint": settings["detector_fingerprint"],
-            "images": detections,
-        },
-        run.output / "detections.json",
+    keys = [sample_key(sample, run.images) for sample in samples]
+    parts = [part_path(run.parts, key) for key in keys]
+    results = [read_part(path)[1] for path in parts]
+    report = build_report(results, keys, coverage=coverage, settings=settings)
+    named = replace(header, color_classifier=settings["colors"] or "")
+    # One line at a time: the masks of a whole run fill a memory.
+    lines = chain([header_text(named)], (read_part(path)[0] for path in parts))
+    write_lines(lines, run.output / DETECTIONS_FILE)
+    write_lines(
+        (f"{json.dumps(asdict(result))}\n" for result in results), run.output / RESULTS_FILE
     )
-    write_lines(results, run.output / "results.jsonl")
-    write_json(build_summary(results, report), run.output / "summary.json")
-    with atomic_write(run.output / PAGE_FILE) as temporary:
-        temporary.write_text(build_page(report, results, run.output), encoding="utf-8")
+    write_json(build_summary(results, report), run.output / SUMMARY_FILE)
+    write_lines([build_page(report, results, run.output)], run.output / PAGE_FILE)
     write_report(report, run.output / REPORT_FILE)
     return report
 
 
-def write_lines(results: Sequence[ImageResult], path: Path) -> None:
-    """The official results file."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(
-            "".join(f"{json.dumps(asdict(result))}\n" for result in results), encoding="utf-8"
-        )
+def write_lines(lines: Iterable[str], path: Path) -> None:
+    """Write lines, which have their ends, in one step."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
 
 
 def build_summary(results: Sequence[ImageResult], report: BenchmarkReport) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from eval import inspector, scenes, shapes
+from eval.detector import Detections
 from eval.geneval_rules import (
     ColorClassifier,
     Detection,
@@ -22,6 +23,7 @@ from eval.geneval_rules import (
     parse_metadata,
 )
 from eval.inspector import MIN_SCORE, InspectedObject, inspect
+from eval.shapes import SHAPES
 
 # The inspector's scores say how well a shape is drawn; GenEval's 0.9 for counting is a detector's.
 SCENE_OPTIONS = GenEvalOptions(threshold=MIN_SCORE, counting_threshold=MIN_SCORE)
@@ -30,19 +32,29 @@ INSPECTOR = "inspector"
 
 
 class Inspector:
-    """The inspector behind the interface of a detector and of a colour classifier."""
+    """The inspector behind the interface of a detector."""
 
     name = INSPECTOR
+    class_names = SHAPES
 
-    def __init__(self) -> None:
-        sources = [
-            Path(str(module.__file__)).read_bytes() for module in (inspector, scenes, shapes)
-        ]
-        self.fingerprint = hashlib.sha256(b"".join(sources)).hexdigest()[:16]
+    @property
+    def fingerprint(self) -> str:
+        """Of the source files that its answers depend on."""
+        modules = (inspector, scenes, shapes)
+        sources = [Path(str(module.__file__)).read_bytes() for module in modules]
+        return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
-    def detect(self, image: Image.Image) -> dict[str, list[Detection]]:
+    def detect(self, image: Image.Image) -> Detections:
         """The shapes in a square RGB picture."""
         return as_detections(inspect(np.asarray(image)))
+
+
+class InspectorColors:
+    """The inspector behind the interface of a colour classifier."""
+
+    @property
+    def name(self) -> str:
+        return f"{INSPECTOR} {Inspector().fingerprint}"
 
     def classify(
         self, image: Image.Image, class_name: str, detections: Sequence[Detection]
@@ -51,9 +63,9 @@ class Inspector:
         return list(inspected_colors(inspect(np.asarray(image)))(class_name, detections))
 
 
-def as_detections(found: Sequence[InspectedObject]) -> dict[str, list[Detection]]:
+def as_detections(found: Sequence[InspectedObject]) -> Detections:
     """Inspected objects as detections by class."""
-    detections: dict[str, list[Detection]] = {}
+    detections: Detections = {}
     for item in found:
         detections.setdefault(item.shape, []).append(Detection(item.box, item.score))
     return detections
