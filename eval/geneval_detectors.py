@@ -12,6 +12,7 @@ from PIL import Image
 
 from eval.detector import Detector
 from eval.geneval_rules import OFFICIAL_OPTIONS, Detection, GenEvalOptions
+from eval.processes import Share, share_device
 from eval.scene_judge import INSPECTOR, SCENE_OPTIONS, Inspector, InspectorColors
 
 CLIP = "clip"
@@ -30,24 +31,25 @@ class ColorSource(Protocol):
         """One colour word for each detection in an RGB picture."""
 
 
-def load_detector(name: str, *, device: str) -> Detector:
+def load_detector(name: str, *, device: str, share: Share) -> Detector:
     """The inspector of drawn scenes, or a converted detector's folder or hub name."""
     if name == INSPECTOR:
         return Inspector()
     from eval.mask2former import Mask2FormerDetector
 
-    return Mask2FormerDetector.from_pretrained(name, device=device)
+    return Mask2FormerDetector.from_pretrained(name, device=share_device(device, share))
 
 
 @lru_cache(maxsize=1)
-def load_colors(name: str, *, options: GenEvalOptions, device: str) -> ColorSource:
+def load_colors(name: str, *, options: GenEvalOptions, device: str, share: Share) -> ColorSource:
     """`inspector` for drawn scenes; `clip`, or a safetensors file of its weights, for others."""
     if name == INSPECTOR:
         return InspectorColors()
     from eval.clip_color import ClipColors
 
-    weights = None if name == CLIP else name
-    return ClipColors.from_pretrained(weights, options=options, device=device)
+    return ClipColors.from_pretrained(
+        None if name == CLIP else name, options=options, device=share_device(device, share)
+    )
 
 
 def default_colors(detector_name: str) -> str:

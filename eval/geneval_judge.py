@@ -24,7 +24,7 @@ from eval.geneval_detectors import (
 )
 from eval.geneval_results import ImageResult, Sample, image_result
 from eval.geneval_rules import ColorClassifier, GenEvalOptions, evaluate_image, parse_options
-from eval.processes import CountDone, Share, own_items, share_device
+from eval.processes import WHOLE, CountDone, Share, own_items
 from unitok.files import atomic_write
 from unitok.image import load_image
 
@@ -49,16 +49,15 @@ class JudgeChoice:
         if self.colors == STORED and self.detections is None:
             raise ValueError("only a file of detections (--detections) has stored colours")
 
-    def load(self, share: Share | None = None) -> "Judge":
+    def load(self, share: Share = WHOLE) -> "Judge":
         """The judge, on the device of its process."""
-        device = share_device(self.device, share or Share())
         source: Detector | DetectionFile
         if self.detections is not None:
             source = DetectionFile(self.detections)
             header = source.header
             colors = self.colors or (STORED if header.color_classifier else None)
         else:
-            source = load_detector(str(self.detector), device=device)
+            source = load_detector(str(self.detector), device=self.device, share=share)
             header = DetectionHeader(source.name, source.fingerprint, tuple(source.class_names))
             colors = self.colors
         options = parse_options(self.options, base=base_options(header.detector))
@@ -67,7 +66,8 @@ class JudgeChoice:
             header,
             colors_name=colors or default_colors(header.detector),
             options=options,
-            device=device,
+            device=self.device,
+            share=share,
         )
 
 
@@ -80,13 +80,16 @@ class Judge:
     colors_name: str
     options: GenEvalOptions
     device: str
+    share: Share
 
     @cached_property
     def colors(self) -> ColorSource | None:
         """None: only the stored answers count."""
         if self.colors_name == STORED:
             return None
-        return load_colors(self.colors_name, options=self.options, device=self.device)
+        return load_colors(
+            self.colors_name, options=self.options, device=self.device, share=self.share
+        )
 
     def describe(self, *, has_colors: bool) -> dict[str, Any]:
         """What a verdict depends on besides the picture, for JSON."""

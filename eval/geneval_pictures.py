@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
-from eval.processes import CountDone, Share, own_items, run_task, share_device
+from eval.processes import WHOLE, CountDone, Share, own_items, run_task, share_device
 from mllm.console import announce, progress_bar, project_version
 from unitok.files import atomic_write, read_json, write_json
 
@@ -95,7 +95,7 @@ def cut_batches(num_prompts: int, drawing: Drawing) -> list[list[PictureKey]]:
 def generate(prompts: PromptSet, folder: Path, *, drawing: Drawing, num_processes: int = 1) -> None:
     """Draw what is missing in `folder`; settings other than those of the pictures are refused."""
     announce(f"loading {drawing.model}")
-    pipeline = drawing.load_pipeline(share_device(drawing.device, Share()))
+    pipeline = drawing.load_pipeline(share_device(drawing.device, WHOLE))
     for prompt in prompts.prompts:
         pipeline.encode_prompt(prompt["prompt"])
     prepare_tree(prompts, folder, settings=build_settings(pipeline, prompts, drawing=drawing))

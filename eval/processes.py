@@ -29,19 +29,28 @@ class Share:
     count: int = 1
 
 
+WHOLE = Share()
+
+
 def own_items(items: Sequence[Item], share: Share) -> Sequence[Item]:
     """The items of one process; every `count`-th, so that easy and hard ones are spread alike."""
     return items[share.index :: share.count]
 
 
 def share_device(name: str, share: Share) -> str:
-    """The device of one process: with several GPUs each process has its own."""
+    """The device for a process's models: each has a GPU, or an equal part of the cores."""
     import torch
 
     from mllm.devices import choose_device
 
+    quiet_libraries()
     device = choose_device(name)
-    if share.count == 1 or device.type != "cuda" or device.index is not None:
+    if share.count == 1:
+        return str(device)
+    # Processes that each take all cores only slow each other down.
+    part = max(1, (os.cpu_count() or 1) // share.count)
+    torch.set_num_threads(min(torch.get_num_threads(), part))
+    if device.type != "cuda" or device.index is not None:
         return str(device)
     return f"cuda:{share.index % torch.cuda.device_count()}"
 
@@ -61,7 +70,7 @@ def run_task(task: Task, *, num_processes: int, count_done: CountDone) -> None:
     if num_processes < 1:
         raise ValueError(f"num_processes must be at least 1, got {num_processes}")
     if num_processes == 1:
-        task.run(Share(), count_done)
+        task.run(WHOLE, count_done)
         return
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
@@ -108,12 +117,7 @@ def _follow(processes: Sequence[BaseProcess], messages: Any, count_done: CountDo
 
 def _run_share(task: Task, share: Share, messages: Any) -> None:
     """What a process does; the number of finished items or a user's error goes to its parent."""
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted parent ends its processes
-    quiet_libraries()
-    # Processes that each take all cores only slow each other down.
-    torch.set_num_threads(max(1, torch.get_num_threads() // share.count))
     parent = multiprocessing.parent_process()
 
     def count_done(number: int) -> None:

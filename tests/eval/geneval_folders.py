@@ -150,5 +150,5 @@ def write_known(cases: Sequence[Case], path: Path, *, name: str = "known") -> Pa
                 colors.setdefault(thing.name, []).append(thing.color)
             key = f"{number:05d}/samples/{place:04d}.png"
             images.append(ImageDetections(key, found, colors))
-    write_detections(path, DetectionHeader(name, "beef", color_classifier="by hand"), images)
+    write_detections(path, DetectionHeader(name, "beef", color_classifier="a hand"), images)
     return path

@@ -70,7 +70,7 @@ def test_the_report_has_scores_items_and_who_judged(scored: Path, report: Benchm
     assert report.items[1].details["reason"] == "expected dog>=1, found 0"
     assert report.settings["detector"] == "known"
     assert report.settings["detector_fingerprint"] == "beef"
-    assert report.settings["colors"] == "by hand"
+    assert report.settings["colors"] == "a hand"
     assert report.settings["options"]["counting_threshold"] == 0.9
     assert report.settings["generation"]["model"] == "a painter"
     assert report.settings["is_complete"] is True
