@@ -1,6 +1,7 @@
 """The embedded model's scores on the held-out drawn world, printed and stored as JSON."""
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -177,6 +178,11 @@ def priors_only(scores: NanoScores) -> list[str]:
     ]
 
 
+def uncertainty(num_items: int) -> float:
+    """Half the widest 95 % interval of a score over so many items, in points of 100."""
+    return 100 * 1.96 * math.sqrt(0.25 / num_items)
+
+
 def _as_dict(rate: Any) -> dict[str, float]:
     return {
         "num_items": rate.num_items,
@@ -208,6 +214,12 @@ def main(
         f"{speed['four_pictures_seconds']} s four pictures, on {speed['threads']} threads; "
         f"peak memory {scores.settings['peak_memory_gb']} GB"
     )
+    if items < DEFAULT_ITEMS:
+        announce(
+            f"with {items} items a score is known to about {uncertainty(items):.0f} points "
+            f"(95 %), and a kind or task to {uncertainty(items // len(KINDS)):.0f}; the stored "
+            f"scores have {DEFAULT_ITEMS} items"
+        )
     for name in priors_only(scores):
         announce(f"loses less than {MIN_GAIN} points by the shuffle, does not count: {name}")
 

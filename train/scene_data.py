@@ -3,8 +3,9 @@
 import hashlib
 import random
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 from eval.scene_dialogues import dialogue
 from eval.scene_questions import Question, describe, questions
 from eval.scene_scores import encode_scenes, scene_pixels
-from eval.scene_text import example
+from eval.scene_text import example, object_phrase
 from eval.scenes import Scene
 from mllm.messages import Message
 from mllm.processor import Encoded, EncodedBatch, Processor, codes_of
@@ -24,11 +25,21 @@ from unitok.files import atomic_write
 from unitok.model import UniTok
 from unitok.text import build_text_tokenizer
 
+SKIPPED_SINGLES = 0.7  # of the pictures with one object, about which few questions can be asked
 UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt, for guidance
-DESCRIPTION_SHARE = 0.5  # of the question rows also describe the picture: many facts in one answer
+# Of the question rows only describe the picture: what follows a description could be answered
+# without looking.
+DESCRIPTION_SHARE = 0.1
 MAX_QUESTIONS = 6  # about one picture
+QUESTION_DRAWS = 3  # of one question per kind, to choose from
+KIND_WEIGHTS = {"position": 4, "comparison": 4, "count": 2}  # what is learned last is asked most
+# Every object in the order of its place: nothing about the answer is left to chance, so each of its
+# words teaches reading.
+LISTINGS = {"x": "what do you see from left to right?", "y": "what do you see from above to below?"}
 NUM_FINGERPRINTED = 32  # training scenes that tell whether the drawn world is still the same
 ENCODE_CHUNK = 2048  # pictures between two reports of progress
+
+QuestionChooser: TypeAlias = Callable[[Scene, random.Random], Sequence[Question]]
 
 
 def training_example(index: int) -> tuple[Scene, str]:
@@ -43,11 +54,25 @@ def training_dialogue(index: int) -> Sequence[Message]:
 
 def choose_questions(scene: Scene, rng: random.Random) -> list[Question]:
     """What one conversation asks about a training picture."""
-    asked = [*questions(scene, rng), *questions(scene, rng, balanced=False)]
-    asked = rng.sample(asked, min(MAX_QUESTIONS, len(asked)))
     if rng.random() < DESCRIPTION_SHARE:
-        asked[0] = describe(scene, rng)
-    return asked
+        return [describe(scene, rng)]
+    drawn = [*questions(scene, rng, balanced=False)]
+    for _ in range(QUESTION_DRAWS):
+        drawn += questions(scene, rng)
+    asked = {item.question: item for item in drawn}  # each wording once
+    # The largest of random numbers to the power 1 / weight: a weighted draw without repetition.
+    by_chance = sorted(
+        asked.values(), key=lambda item: rng.random() ** (1 / KIND_WEIGHTS.get(item.kind, 1))
+    )
+    return by_chance[-MAX_QUESTIONS:]
+
+
+def listing(scene: Scene, rng: random.Random) -> Question:
+    """A request to name all objects along one axis, and what answers it."""
+    axis = rng.choice(sorted(LISTINGS))
+    objects = sorted(scene.objects, key=attrgetter(axis))
+    named = ", ".join(object_phrase(item, with_size=True) for item in objects)
+    return Question("listing", LISTINGS[axis], named)
 
 
 def text_lines(num_examples: int) -> list[str]:
@@ -149,12 +174,13 @@ class BatchMix(RunConfig):
     """Rows of one training batch."""
 
     drawings: int = 32  # a prompt and its picture
+    listings: int = 0  # a picture and all its objects in order
     question_rows: int = 24  # a picture and several questions
     dialogues: int = 8  # conversations with up to two pictures, some of them drawn
 
 
 class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
-    """`self[step]` -> padded rows with the codes (P, L, K) of their pictures, in two lengths.
+    """`self[step]` -> padded rows with the codes (P, L, K) of their pictures, in three lengths.
 
     Drawing rows are short and conversations long: padded together, half would be padding.
     """
@@ -170,9 +196,10 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
     def __getitem__(self, step: int) -> list[tuple[EncodedBatch, Tensor]]:
         rng = random.Random(f"{self.seed}:{step}")
         drawings = [self._drawing(rng) for _ in range(self.mix.drawings)]
-        talks = [self._questions(rng) for _ in range(self.mix.question_rows)]
+        listings = [self._interview(rng, _listing_alone) for _ in range(self.mix.listings)]
+        talks = [self._interview(rng, choose_questions) for _ in range(self.mix.question_rows)]
         talks += [self._dialogue(rng) for _ in range(self.mix.dialogues)]
-        return [self._pad(rows) for rows in (drawings, talks) if rows]
+        return [self._pad(rows) for rows in (drawings, listings, talks) if rows]
 
     def _drawing(self, rng: random.Random) -> Encoded:
         index = rng.randrange(len(self.codes.examples))
@@ -180,10 +207,18 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
         prompt = None if rng.random() < UNCONDITIONAL_SHARE else caption
         return self.processor.encode_text_to_image(prompt, picture=self.codes.example(index))
 
-    def _questions(self, rng: random.Random) -> Encoded:
-        index = rng.randrange(len(self.codes.examples))
-        asked = choose_questions(training_example(index)[0], rng)
+    def _interview(self, rng: random.Random, choose: QuestionChooser) -> Encoded:
+        index = self._shown(rng)
+        asked = choose(training_example(index)[0], rng)
         return self.processor.encode_chat(_interview(asked, self.codes.example(index)))
+
+    def _shown(self, rng: random.Random) -> int:
+        """A picture to talk about, seldom one with a single object."""
+        while True:
+            index = rng.randrange(len(self.codes.examples))
+            num_objects = len(training_example(index)[0].objects)
+            if num_objects > 1 or rng.random() >= SKIPPED_SINGLES:
+                return index
 
     def _dialogue(self, rng: random.Random) -> Encoded:
         index = rng.randrange(len(self.codes.dialogue_ends))
@@ -198,6 +233,10 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
         batch = self.processor.pad(rows, side="right")
         codes = [codes_of(picture) for picture in batch.pictures]
         return batch, torch.stack(codes)
+
+
+def _listing_alone(scene: Scene, rng: random.Random) -> list[Question]:
+    return [listing(scene, rng)]
 
 
 def _interview(asked: Sequence[Question], codes: Tensor) -> list[Message]:

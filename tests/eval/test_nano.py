@@ -1,5 +1,6 @@
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from eval.demo_results import load_stored_scores
@@ -11,6 +12,7 @@ from eval.nano import (
     measure,
     priors_only,
     score_rows,
+    uncertainty,
     write_scores,
 )
 from eval.scene_questions import KINDS
@@ -60,6 +62,11 @@ def test_groups_that_lose_less_than_20_points_are_named():
     scores = build_scores(count=Rate(100, 60, 41), color=Rate(100, 60, 40))
     assert priors_only(scores) == ["questions: count", "drawings: count"]
     assert ("questions", "count", "100", "0.600", "0.410") in score_rows(scores)
+
+
+def test_few_items_are_said_to_leave_a_wide_interval():
+    assert uncertainty(100) == pytest.approx(9.8)
+    assert uncertainty(DEFAULT_ITEMS) == pytest.approx(3.1, abs=0.05)
 
 
 def test_an_output_that_cannot_be_written_is_said_before_anything_is_measured(
