@@ -16,8 +16,9 @@ from PIL import Image
 
 from eval.examples import EXAMPLES, draw_example, example_scene
 from eval.inspector import InspectedObject, inspect, same_objects
+from eval.scene_judge import judge_drawing
 from eval.scene_questions import Question, describe, questions
-from eval.scene_scores import is_right, judge_drawing
+from eval.scene_scores import is_right
 from eval.scene_text import NUMBER_WORDS, TASKS, counted, drawing_prompt, joined
 from eval.scenes import COLORS, Scene, render, scene_for
 from eval.shapes import SHAPES

@@ -34,22 +34,43 @@ def is_sample_path(path: str) -> bool:
     return folder.isdigit() and middle == "samples" and _SAMPLE_NAME.match(name) is not None
 
 
-def find_samples(image_dir: Path) -> list[Sample]:
-    """Every image below `image_dir` that GenEval evaluates, in the order of their paths."""
+@dataclass(frozen=True)
+class PromptFolder:
+    """The folder of one prompt and the images in it that GenEval evaluates, in order."""
+
+    path: Path
+    metadata: PromptMetadata
+    metadata_json: str
+    images: tuple[Path, ...]
+
+
+def find_folders(image_dir: Path) -> list[PromptFolder]:
+    """The folders of all prompts below `image_dir`, in the order of their names."""
     if not image_dir.is_dir():
         raise FileNotFoundError(f"GenEval image folder {image_dir} does not exist")
-    samples = []
-    for folder in sorted(image_dir.iterdir()):
-        if not (folder.is_dir() and folder.name.isdigit()):
+    folders = []
+    for path in sorted(image_dir.iterdir()):
+        if not (path.is_dir() and path.name.isdigit()):
             continue
-        metadata, metadata_json = _read_metadata(folder / "metadata.jsonl")
-        if not (folder / "samples").is_dir():
-            raise FileNotFoundError(f"{folder} has no samples folder with the generated images")
-        samples += [
-            Sample(path, metadata, metadata_json)
-            for path in sorted((folder / "samples").iterdir())
-            if path.is_file() and is_sample_path(path.relative_to(image_dir).as_posix())
-        ]
+        metadata, metadata_json = _read_metadata(path / "metadata.jsonl")
+        if not (path / "samples").is_dir():
+            raise FileNotFoundError(f"{path} has no samples folder with the generated images")
+        images = tuple(
+            image
+            for image in sorted((path / "samples").iterdir())
+            if image.is_file() and is_sample_path(image.relative_to(image_dir).as_posix())
+        )
+        folders.append(PromptFolder(path, metadata, metadata_json, images))
+    return folders
+
+
+def find_samples(image_dir: Path) -> list[Sample]:
+    """Every image below `image_dir` that GenEval evaluates, in the order of their paths."""
+    samples = [
+        Sample(image, folder.metadata, folder.metadata_json)
+        for folder in find_folders(image_dir)
+        for image in folder.images
+    ]
     if not samples:
         raise ValueError(
             f"no image to evaluate in {image_dir}; expected <digits>/samples/<digits>.png"

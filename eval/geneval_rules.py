@@ -8,7 +8,7 @@ digit by digit, so arithmetic is float32 where the official arrays are.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -94,8 +94,10 @@ _OPTION_PARSERS: dict[str, Callable[[str], Any]] = {
 OFFICIAL_OPTIONS = GenEvalOptions()
 
 
-def parse_options(pairs: Iterable[str]) -> GenEvalOptions:
-    """Options from official `key=value` strings; the last of several equal keys wins."""
+def parse_options(
+    pairs: Iterable[str], *, base: GenEvalOptions = OFFICIAL_OPTIONS
+) -> GenEvalOptions:
+    """`base` changed by official `key=value` strings; the last of several equal keys wins."""
     values = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -108,7 +110,7 @@ def parse_options(pairs: Iterable[str]) -> GenEvalOptions:
         except ValueError:
             kind = _OPTION_PARSERS[key].__name__
             raise ValueError(f"GenEval option {key} must be of type {kind}, got {text!r}") from None
-    return GenEvalOptions(**values)
+    return replace(base, **values)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from eval.geneval_rules import Detection, GenEvalOptions, Verdict, evaluate_image, parse_metadata
-from eval.inspector import MIN_SCORE, InspectedObject, inspect, same_objects
+from eval.inspector import InspectedObject, inspect, same_objects
+from eval.scene_judge import judge_drawing
 from eval.scene_questions import KINDS, Question, sample_question
-from eval.scene_text import TASKS, drawing_prompt
+from eval.scene_text import held_out_prompts
 from eval.scenes import Scene, render, scene_for
 from mllm.generation import Progress
 from mllm.pipeline import Pipeline
@@ -28,8 +28,6 @@ from unitok.model import UniTok
 
 BATCH_SIZE = 64
 MAX_ANSWER_TOKENS = 12  # the longest right answer is a few pieces long
-# The inspector's scores say how well a shape is drawn; GenEval's 0.9 for counting is a detector's.
-OPTIONS = GenEvalOptions(threshold=MIN_SCORE, counting_threshold=MIN_SCORE)
 
 
 @dataclass(frozen=True)
@@ -176,11 +174,7 @@ def score_drawings(
     One drawing for each held-out prompt. In the first result "all" counts every drawing alike;
     tasks have the same number of items, so it is also the mean of the tasks.
     """
-    prompts = [
-        drawing_prompt(task, random.Random(f"prompt:{seed}:{task}:{index}"), "held_out")
-        for task in TASKS
-        for index in range(num_per_task)
-    ]
+    prompts = held_out_prompts(num_per_task, seed=seed)
     pictures = pipeline.generate_images(
         [prompt["prompt"] for prompt in prompts],
         num_images=1,
@@ -195,22 +189,6 @@ def score_drawings(
     shuffled = [judge_drawing(*pair).correct for pair in zip(found, others, strict=True)]
     by_count = [_object_group(num_objects(prompt)) for prompt in prompts]
     return count_rates(tasks, right, shuffled), count_rates(by_count, right, shuffled)
-
-
-def judge_drawing(found: Sequence[InspectedObject], prompt: Mapping[str, Any]) -> Verdict:
-    """GenEval's verdict on the objects found in a drawing of `prompt` (GenEval metadata)."""
-    detections: dict[str, list[Detection]] = {}
-    colors: dict[Detection, str] = {}
-    for item in found:
-        detection = Detection(item.box, item.score)
-        detections.setdefault(item.shape, []).append(detection)
-        colors[detection] = item.color
-    return evaluate_image(
-        parse_metadata(prompt),
-        detections,
-        classify_colors=lambda _, candidates: [colors[candidate] for candidate in candidates],
-        options=OPTIONS,
-    )
 
 
 def num_objects(prompt: Mapping[str, Any]) -> int:

@@ -162,6 +162,15 @@ def drawing_prompt(task: str, rng: random.Random, split: Split = "train") -> Met
     return {**metadata, "prompt": _prompt(include, rng)}
 
 
+def held_out_prompts(num_per_task: int, *, seed: int = 0) -> list[Metadata]:
+    """The drawing prompts by which models are measured, task by task."""
+    return [
+        drawing_prompt(task, random.Random(f"prompt:{seed}:{task}:{index}"), "held_out")
+        for task in TASKS
+        for index in range(num_per_task)
+    ]
+
+
 def _clauses(task: str, rng: random.Random, split: Split) -> list[dict[str, Any]]:
     if task in ("single_object", "counting"):
         count = 1 if task == "single_object" else rng.randint(2, 4)

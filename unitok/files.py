@@ -1,12 +1,12 @@
 """Files: written so that nobody ever sees half of one, checked first for where they may go.
 
-And JSON files are read here, because what is wrong with one should be said in one sentence.
+And JSON files, because what is wrong with one should be said in one sentence.
 """
 
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,13 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
             "again"
         )
     return content
+
+
+def write_json(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Store an object as JSON in one step."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    with atomic_write(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _refuse_what_is_no_file(target: Path) -> None:

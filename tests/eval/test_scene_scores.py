@@ -10,18 +10,18 @@ from PIL import Image
 
 from eval import scene_scores
 from eval.inspector import inspect
+from eval.scene_judge import judge_drawing
 from eval.scene_questions import Question
 from eval.scene_scores import (
     Rate,
     count_rates,
     is_right,
-    judge_drawing,
     num_objects,
     score_drawings,
     score_questions,
     score_reconstruction,
 )
-from eval.scene_text import TASKS, drawing_prompt, scene_matching
+from eval.scene_text import TASKS, drawing_prompt, held_out_prompts, scene_matching
 from eval.scenes import render
 from mllm.pipeline import Pipeline
 from tests.mllm.tiny_pipeline import build_tiny_pipeline
@@ -37,12 +37,8 @@ class PerfectPainter:
 
     def __init__(self, num_per_task: int) -> None:
         self.scenes = [
-            scene_matching(
-                drawing_prompt(task, random.Random(f"prompt:0:{task}:{index}"), "held_out"),
-                random.Random(index),
-            )
-            for task in TASKS
-            for index in range(num_per_task)
+            scene_matching(prompt, random.Random(number))
+            for number, prompt in enumerate(held_out_prompts(num_per_task))
         ]
 
     def generate_images(self, prompts: Sequence[str], **settings: object) -> list[Image.Image]:

@@ -1,0 +1,69 @@
+"""Everything that GenEval scoring takes from detectors and colour classifiers.
+
+They are imported where they are used: rules, reports and drawn scenes need none of their libraries.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+from eval.detector import Detector
+from eval.geneval_rules import OFFICIAL_OPTIONS, Detection, GenEvalOptions
+from eval.processes import Share, share_device
+from eval.scene_judge import INSPECTOR, SCENE_OPTIONS, Inspector, InspectorColors
+
+CLIP = "clip"
+
+
+class ColorSource(Protocol):
+    """Names the colours of detected objects."""
+
+    @property
+    def name(self) -> str:
+        """What it is called, with the hash of its weights; stands beside every score."""
+
+    def classify(
+        self, image: Image.Image, class_name: str, detections: Sequence[Detection]
+    ) -> list[str]:
+        """One colour word for each detection in an RGB picture."""
+
+
+def load_detector(name: str, *, device: str, share: Share) -> Detector:
+    """The inspector of drawn scenes, or a converted detector's folder or hub name."""
+    if name == INSPECTOR:
+        return Inspector()
+    from eval.mask2former import Mask2FormerDetector
+
+    return Mask2FormerDetector.from_pretrained(name, device=share_device(device, share))
+
+
+@lru_cache(maxsize=1)
+def load_colors(name: str, *, options: GenEvalOptions, device: str, share: Share) -> ColorSource:
+    """`inspector` for drawn scenes; `clip`, or a safetensors file of its weights, for others."""
+    if name == INSPECTOR:
+        return InspectorColors()
+    from eval.clip_color import ClipColors
+
+    return ClipColors.from_pretrained(
+        None if name == CLIP else name, options=options, device=share_device(device, share)
+    )
+
+
+def default_colors(detector_name: str) -> str:
+    """What names the colours of a detector's objects if the user does not say."""
+    return INSPECTOR if detector_name == INSPECTOR else CLIP
+
+
+def base_options(detector_name: str) -> GenEvalOptions:
+    """The official options; the inspector's scores have a scale and a threshold of their own."""
+    return SCENE_OPTIONS if detector_name == INSPECTOR else OFFICIAL_OPTIONS
+
+
+def convert_detector_file(checkpoint: Path, folder: Path, *, force: bool = False) -> None:
+    """Convert the official checkpoint into a folder that `load_detector` takes."""
+    from eval.detector_convert import convert_detector
+
+    convert_detector(checkpoint, folder, force=force)

@@ -1,0 +1,131 @@
+"""Work spread over processes: each takes its share of the items and counts what it has done.
+
+A task goes to its processes pickled, so its class must live in a module that they can import. It
+stores what it makes itself, in one step per item: a run that was killed at any moment goes on with
+the items that are missing.
+"""
+
+import multiprocessing
+import os
+import queue
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol, TypeVar
+
+from mllm.console import USER_ERRORS, quiet_libraries
+
+Item = TypeVar("Item")
+CountDone = Callable[[int], None]  # called with the number of items that were just finished
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of several processes this one is: it does every `count`-th item."""
+
+    index: int = 0
+    count: int = 1
+
+
+WHOLE = Share()
+
+
+def own_items(items: Sequence[Item], share: Share) -> Sequence[Item]:
+    """The items of one process; every `count`-th, so that easy and hard ones are spread alike."""
+    return items[share.index :: share.count]
+
+
+def share_device(name: str, share: Share) -> str:
+    """The device for a process's models: each has a GPU, or an equal part of the cores."""
+    import torch
+
+    from mllm.devices import choose_device
+
+    quiet_libraries()
+    device = choose_device(name)
+    if share.count == 1:
+        return str(device)
+    # Processes that each take all cores only slow each other down.
+    part = max(1, (os.cpu_count() or 1) // share.count)
+    torch.set_num_threads(min(torch.get_num_threads(), part))
+    if device.type != "cuda" or device.index is not None:
+        return str(device)
+    return f"cuda:{share.index % torch.cuda.device_count()}"
+
+
+class Task(Protocol):
+    """Work that can be shared out."""
+
+    def run(self, share: Share, count_done: CountDone) -> None:
+        """Do the share; call `count_done` after each stored item."""
+
+
+def run_task(task: Task, *, num_processes: int, count_done: CountDone) -> None:
+    """Run a task here, or in `num_processes` processes of its own.
+
+    A process that fails ends the others; its error is raised here as a RuntimeError.
+    """
+    if num_processes < 1:
+        raise ValueError(f"num_processes must be at least 1, got {num_processes}")
+    if num_processes == 1:
+        task.run(WHOLE, count_done)
+        return
+    context = multiprocessing.get_context("spawn")
+    messages: Any = context.Queue()
+    processes = [
+        context.Process(
+            target=_run_share, args=(task, Share(index, num_processes), messages), daemon=True
+        )
+        for index in range(num_processes)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        _follow(processes, messages, count_done)
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+            if process.pid is not None:
+                process.join()
+
+
+def _follow(processes: Sequence[BaseProcess], messages: Any, count_done: CountDone) -> None:
+    """Count what the processes report until all have ended; raise what the first failed with."""
+    while True:
+        # Asked before the queue is read: what a process sent before it ended is still counted.
+        is_over = not any(process.is_alive() for process in processes)
+        try:
+            while True:
+                message = messages.get(timeout=0 if is_over else POLL_SECONDS)
+                if isinstance(message, str):
+                    raise RuntimeError(message)
+                count_done(message)
+        except queue.Empty:
+            pass
+        for index, process in enumerate(processes):
+            if process.exitcode:
+                raise RuntimeError(
+                    f"process {index} of {len(processes)} ended with code {process.exitcode}; "
+                    "start again with the same command to go on"
+                )
+        if is_over:
+            return
+
+
+def _run_share(task: Task, share: Share, messages: Any) -> None:
+    """What a process does; the number of finished items or a user's error goes to its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted parent ends its processes
+    parent = multiprocessing.parent_process()
+
+    def count_done(number: int) -> None:
+        if parent is not None and not parent.is_alive():
+            os._exit(1)  # killed: nobody waits for this process any more
+        messages.put(number)
+
+    try:
+        task.run(share, count_done)
+    except USER_ERRORS as error:
+        messages.put(str(error))
