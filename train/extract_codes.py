@@ -5,36 +5,25 @@ Started again, the command goes on where it was; train/extraction.py says how.
 
 import json
 import logging
-import os
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from mllm.console import announce, progress_bar, quiet_libraries, user_errors
-from mllm.devices import choose_device
 from mllm.image_tokenizer import load_tokenizer
 from mllm.pictures import check_png
+from mllm.share import Share, process_device
 from train.code_preview import draw_preview
 from train.code_shards import BAD_SAMPLES_FILE, MANIFEST_FILE, CodeShards
 from train.config import load_config, save_config
-from train.extraction import ExtractConfig, Extraction, Share
+from train.extraction import ExtractConfig, Extraction
 from unitok.files import read_json
 
 CONFIG_COPY = "config.yaml"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def process_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device:
-    """The device called `name`; processes of one machine share its GPUs out."""
-    device = choose_device(name)
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", int(environment.get("LOCAL_RANK", "0")))
-    return device
 
 
 def extract(config: ExtractConfig, share: Share) -> Extraction | None:

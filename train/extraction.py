@@ -7,10 +7,9 @@ run may be killed at any moment: started again, it does what has no record yet.
 
 import json
 import logging
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from mllm.share import Share
 from train.code_shards import (
     BAD_SAMPLES_FILE,
     SHARDS_FOLDER,
@@ -72,32 +72,6 @@ class ExtractConfig(RunConfig):
     def recipe_of(self, source: SourceConfig) -> str:
         """A source's own recipe, or the run's."""
         return getattr(source, "recipe", None) or self.recipe
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which of several processes this one is: it does every `count`-th unit."""
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Share":
-        """What torchrun and accelerate (RANK), a Slurm array, or both together say."""
-        index, count = 0, 1
-        if "SLURM_ARRAY_TASK_ID" in environment:
-            first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
-            index = int(environment["SLURM_ARRAY_TASK_ID"]) - first
-            count = int(environment["SLURM_ARRAY_TASK_COUNT"])
-        if "RANK" in environment:
-            world_size = int(environment["WORLD_SIZE"])
-            index, count = index * world_size + int(environment["RANK"]), count * world_size
-        if not 0 <= index < count:
-            raise ValueError(
-                f"process number {index} of {count} does not exist; number the jobs of a Slurm "
-                "array without gaps, such as --array=0-7"
-            )
-        return cls(index, count)
 
 
 @dataclass(frozen=True)

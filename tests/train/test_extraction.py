@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -13,48 +13,12 @@ import torch
 
 from tests.train import tiny_sources as tiny
 from train.code_shards import CodeShards
-from train.extract_codes import app, process_device
-from train.extraction import Share
+from train.extract_codes import app
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
-@pytest.mark.parametrize(
-    ("environment", "share"),
-    [
-        ({}, Share(0, 1)),
-        ({"RANK": "2", "WORLD_SIZE": "4"}, Share(2, 4)),
-        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}, Share(3, 8)),
-        (
-            {
-                "SLURM_ARRAY_TASK_ID": "3",
-                "SLURM_ARRAY_TASK_COUNT": "2",
-                "SLURM_ARRAY_TASK_MIN": "2",
-                "RANK": "1",
-                "WORLD_SIZE": "4",
-            },
-            Share(5, 8),
-        ),
-    ],
-)
-def test_the_share_comes_from_torchrun_and_slurm(
-    environment: Mapping[str, str], share: Share
-) -> None:
-    assert Share.from_environment(environment) == share
-
-
-def test_an_array_with_gaps_is_refused() -> None:
-    environment = {"SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_TASK_COUNT": "3"}
-    with pytest.raises(ValueError, match="process number 8 of 3 does not exist; number the jobs"):
-        Share.from_environment(environment)
-
-
-@pytest.mark.gpu
-def test_processes_share_the_gpus_of_a_machine() -> None:
-    assert process_device("auto", {"LOCAL_RANK": "0"}) == torch.device("cuda", 0)
 
 
 def test_three_processes_give_the_shards_of_one(
