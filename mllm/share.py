@@ -38,6 +38,6 @@ class Share:
 def process_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device:
     """The device called `name`; processes of one machine share its GPUs out."""
     device = choose_device(name)
-    if device.type == "cuda" and device.index is None:
+    if str(device) == "cuda":
         return torch.device("cuda", int(environment.get("LOCAL_RANK", "0")))
     return device
