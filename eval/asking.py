@@ -138,9 +138,9 @@ class Asking:
         config = pipeline.model.config
         return {
             "benchmark": self.benchmark.NAME,
+            "limit": None if self._is_complete else self.config.limit,
             "questions_sha256": hash_questions(self.questions, self.config.data),
             "num_questions": len(self.questions),
-            "limit": None if self._is_complete else self.config.limit,
             "model": Path(self.config.model).name,
             **pipeline.fingerprints(),
             "dtype": str(pipeline.model.dtype).removeprefix("torch."),

@@ -4,6 +4,7 @@ The questions are those of `python -m eval.nano`; an answer is right if it is th
 """
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from eval.answer_files import AnswerLine, BenchmarkQuestion, repeated
 from eval.report import BenchmarkReport, GroupScore, ItemCounts, ItemResult
 from eval.scene_questions import KINDS, Question
 from eval.scene_scores import MAX_ANSWER_TOKENS, held_out_questions, is_right
-from eval.scenes import render
+from eval.scenes import Scene, render
 
 NAME = "scenes"
 NEEDS_DATA = False
@@ -31,7 +32,7 @@ def load_questions(data: Path | None = None) -> list[BenchmarkQuestion]:
             Image.fromarray(render(scene, PICTURE_SIZE)),
             category=question.kind,
         )
-        for number, (scene, question) in enumerate(held_out_questions(NUM_PER_KIND))
+        for number, (scene, question) in enumerate(_all_questions())
     ]
 
 
@@ -40,7 +41,7 @@ def score_answers(answers: Sequence[AnswerLine], data: Path | None = None) -> Be
 
     Of several answers to one question the last counts.
     """
-    questions = [question for _, question in held_out_questions(NUM_PER_KIND)]
+    questions = [question for _, question in _all_questions()]
     texts: dict[Any, str] = {answer.question_id: answer.text for answer in answers}
     items = tuple(
         _judge(number, question, texts.get(number)) for number, question in enumerate(questions)
@@ -62,6 +63,12 @@ def score_answers(answers: Sequence[AnswerLine], data: Path | None = None) -> Be
         groups,
         items,
     )
+
+
+@cache
+def _all_questions() -> tuple[tuple[Scene, Question], ...]:
+    """Finding scenes that allow the drawn answers takes seconds."""
+    return tuple(held_out_questions(NUM_PER_KIND))
 
 
 def _judge(number: int, question: Question, text: str | None) -> ItemResult:
