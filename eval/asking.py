@@ -194,8 +194,9 @@ def begin_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / SETTINGS_FILE
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        # Another process may be writing the settings right now, under a hidden name.
-        if any(not each.name.startswith(".") for each in folder.iterdir()):
+        # Another process may just have begun the folder, or be at it under a hidden name.
+        names = {each.name for each in folder.iterdir() if not each.name.startswith(".")}
+        if names - {SETTINGS_FILE, PARTS_FOLDER}:
             raise FileExistsError(
                 f"{folder} holds other files; name a new folder, or one begun by this command"
             )
@@ -215,7 +216,7 @@ def hash_questions(questions: Sequence[BenchmarkQuestion], data: Path | None) ->
     digest = hashlib.sha256()
     for question in questions:
         shown = _image_name(question.image, data)
-        record = [question.question_id, question.prompt, question.category, shown]
+        record = [question.question_id, question.text, question.prompt, question.category, shown]
         digest.update(f"{json.dumps(record)}\n".encode())
     return digest.hexdigest()
 
