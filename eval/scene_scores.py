@@ -12,17 +12,15 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
 from eval.inspector import InspectedObject, inspect, same_objects
 from eval.scene_judge import judge_drawing
 from eval.scene_questions import KINDS, Question, sample_question
 from eval.scene_text import held_out_prompts
 from eval.scenes import Scene, render, scene_for
+from mllm.batch_answers import answer_prompts, build_prompt
 from mllm.generation import Progress
 from mllm.pipeline import Pipeline
-from mllm.processor import Encoded
-from mllm.text_tokenizer import BOI_ID, EOS_ID, UNK_ID
 from unitok.image import to_pil
 from unitok.model import UniTok
 
@@ -87,20 +85,25 @@ def score_questions(
     pipeline: Pipeline, *, num_per_kind: int, seed: int = 0, progress: Progress | None = None
 ) -> Rates:
     """Share of right answers about held-out scenes: "all", then by kind of question."""
-    items = [
-        (kind, *sample_question(random.Random(f"question:{seed}:{kind}:{index}"), kind, "held_out"))
-        for kind in KINDS
-        for index in range(num_per_kind)
-    ]
-    codes = encode_scenes(pipeline.tokenizer, [scene for _, scene, _ in items])
-    asked = [question for _, _, question in items]
-    groups = [kind for kind, _, _ in items]
+    items = held_out_questions(num_per_kind, seed=seed)
+    codes = encode_scenes(pipeline.tokenizer, [scene for scene, _ in items])
+    asked = [question for _, question in items]
+    groups = [question.kind for question in asked]
     halves: list[list[bool]] = []
     for number, shown in enumerate((codes, _shuffle_within(codes, groups))):
         report = _half_of(progress, number, len(items))
         answers = answer_questions(pipeline, asked, shown, progress=report)
         halves.append([is_right(*pair) for pair in zip(answers, asked, strict=True)])
     return count_rates(groups, *halves)
+
+
+def held_out_questions(num_per_kind: int, *, seed: int = 0) -> list[tuple[Scene, Question]]:
+    """Questions of every kind, kind by kind, each about a held-out scene of its own."""
+    return [
+        sample_question(random.Random(f"question:{seed}:{kind}:{index}"), kind, "held_out")
+        for kind in KINDS
+        for index in range(num_per_kind)
+    ]
 
 
 def encode_scenes(tokenizer: UniTok, scenes: Sequence[Scene]) -> Tensor:
@@ -121,13 +124,17 @@ def answer_questions(
     progress: Progress | None = None,
 ) -> list[str]:
     """Greedy answers to one question about each picture of codes (N, L, K)."""
-    answers: list[str] = []
-    for start in range(0, len(questions), BATCH_SIZE):
-        asked = questions[start : start + BATCH_SIZE]
-        rows = [pipeline.processor.encode_chat([_ask(question)]) for question in asked]
-        answers += _answer_rows(pipeline, rows, codes[start : start + BATCH_SIZE])
-        _report(progress, len(answers), len(questions))
-    return answers
+    prompts = [
+        build_prompt(pipeline.processor, [_ask(question, own)], name=f"question {number}")
+        for number, (question, own) in enumerate(zip(questions, codes, strict=True))
+    ]
+    return answer_prompts(
+        pipeline,
+        prompts,
+        max_new_tokens=MAX_ANSWER_TOKENS,
+        batch_size=BATCH_SIZE,
+        progress=progress,
+    )
 
 
 def is_right(answer: str, question: Question) -> bool:
@@ -135,28 +142,9 @@ def is_right(answer: str, question: Question) -> bool:
     return answer.strip().rstrip(".").lower() == question.answer.lower()
 
 
-def _ask(question: Question) -> Mapping[str, Any]:
-    content = [{"type": "image"}, {"type": "text", "text": question.question}]
+def _ask(question: Question, codes: Tensor) -> Mapping[str, Any]:
+    content = [{"type": "image", "codes": codes}, {"type": "text", "text": question.question}]
     return {"role": "user", "content": content}
-
-
-def _answer_rows(pipeline: Pipeline, rows: Sequence[Encoded], codes: Tensor) -> list[str]:
-    batch = pipeline.processor.pad(rows, side="left")
-    config = GenerationConfig(
-        max_new_tokens=MAX_ANSWER_TOKENS,
-        do_sample=False,
-        eos_token_id=[EOS_ID, BOI_ID],
-        pad_token_id=UNK_ID,
-    )
-    input_ids = batch.input_ids.to(pipeline.device)
-    with torch.inference_mode():
-        ids = pipeline.model.generate(
-            input_ids,
-            attention_mask=batch.attention_mask.to(pipeline.device),
-            codes=codes.to(pipeline.device),
-            generation_config=config,
-        )
-    return [pipeline.processor.tokenizer.decode(row[input_ids.shape[1] :]) for row in ids]
 
 
 # ---- drawings ------------------------------------------------------------------------------------

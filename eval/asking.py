@@ -1,0 +1,245 @@
+"""Asking a model the questions of a benchmark, and scoring what it answers.
+
+The questions are cut into batches of consecutive ones, the same whatever the number of processes,
+and each process asks a run of consecutive batches. A batch of which an answer is missing is asked
+as a whole: what a question is computed together with never changes, so answers do not either, and
+a run that was killed at any moment ends, started again, with the files of an undisturbed one.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from eval.answer_files import AnswerLine, BenchmarkQuestion, write_answers
+from eval.answer_parts import open_part, read_parts
+from eval.benchmarks import Benchmark, check_data, load_benchmark, submission_name
+from eval.report import BenchmarkReport, ItemCounts, write_report
+from mllm.batch_answers import answer_batch, build_prompt
+from mllm.console import project_version
+from mllm.messages import as_messages
+from mllm.pipeline import Pipeline
+from mllm.processor import Encoded
+from mllm.share import Share
+from unitok.files import atomic_write, read_json
+
+SETTINGS_FILE = "settings.json"  # what a run may not change when it is started again
+PARTS_FOLDER = "parts"
+ANSWERS_FILE = "answers.jsonl"
+REPORT_FILE = "report.json"
+NUM_HEX = 22  # as long as the ids of LLaVA's answer files
+
+Report = Callable[[int, int], None]  # questions asked, questions to ask
+
+
+@dataclass(frozen=True)
+class AskConfig:
+    """Which questions whom to ask, and where to put the answers."""
+
+    benchmark: str
+    results: Path
+    data: Path | None = None
+    model: str = "nano"  # nano, a folder or a hub name
+    limit: int | None = None  # only so many questions, for a first look
+    batch_size: int = 16
+    device: str = "auto"
+    dtype: str | None = None
+
+
+class Asking:
+    """One results folder and the questions whose answers fill it."""
+
+    def __init__(self, config: AskConfig) -> None:
+        """Load the questions; raises ValueError or FileNotFoundError if there is no data."""
+        self.config = config
+        self.folder = config.results
+        self.parts = config.results / PARTS_FOLDER
+        self.benchmark: Benchmark = load_benchmark(config.benchmark)
+        check_data(self.benchmark, config.data)
+        questions = self.benchmark.load_questions(config.data)
+        self.num_in_all = len(questions)
+        self.questions = questions[: config.limit]
+
+    def ask(self, pipeline: Pipeline, share: Share, *, report: Report) -> None:
+        """Ask what is missing of this process's share.
+
+        A results folder that was begun with other settings, and questions that are too long for
+        the model, are refused before the first answer.
+        """
+        begin_folder(self.folder, self._settings(pipeline))
+        answered = read_parts(self.parts)
+        batches = [batch for batch in self._batches(share) if not answered.keys() >= set(batch)]
+        for batch in batches:
+            self._prompts(pipeline, batch)
+        if not batches:
+            return
+        done, total = 0, sum(map(len, batches))
+        with open_part(self.parts) as append:
+            for batch in batches:
+                texts = answer_batch(
+                    pipeline,
+                    self._prompts(pipeline, batch),
+                    max_new_tokens=self.benchmark.MAX_NEW_TOKENS,
+                )
+                found = dict(zip(batch, texts, strict=True))
+                append({number: found[number] for number in batch if number not in answered})
+                done += len(batch)
+                report(done, total)
+
+    def num_missing(self) -> int:
+        """How many questions have no answer yet."""
+        return len(self.questions) - len(read_parts(self.parts))
+
+    def finish(self, options: Mapping[str, Any]) -> BenchmarkReport:
+        """Answers of all processes into one file, scored; call it when none is missing."""
+        texts = read_parts(self.parts)
+        settings = read_json(self.folder / SETTINGS_FILE)
+        answers = [
+            self._answer_line(number, texts[number], model_id=settings["model"])
+            for number in range(len(self.questions))
+        ]
+        write_answers(answers, self.folder / ANSWERS_FILE)
+        report = self._mark(self._score(answers, options), settings)
+        write_report(report, self.folder / REPORT_FILE)
+        return report
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    @property
+    def _is_complete(self) -> bool:
+        return len(self.questions) == self.num_in_all
+
+    def _batches(self, share: Share) -> list[range]:
+        """The question numbers of each batch of a share."""
+        size = self.config.batch_size
+        starts = range(0, len(self.questions), size)
+        batches = [range(start, min(start + size, len(self.questions))) for start in starts]
+        per_share = -(-len(batches) // share.count)
+        return batches[share.index * per_share :][:per_share]
+
+    def _prompts(self, pipeline: Pipeline, batch: Iterable[int]) -> list[Encoded]:
+        return [
+            build_prompt(
+                pipeline.processor,
+                as_messages(self.questions[number].prompt, self.questions[number].image),
+                name=f"question {self.questions[number].question_id} of {self.benchmark.NAME}",
+            )
+            for number in batch
+        ]
+
+    def _settings(self, pipeline: Pipeline) -> dict[str, Any]:
+        """What decides the answers."""
+        config = pipeline.model.config
+        return {
+            "benchmark": self.benchmark.NAME,
+            "limit": None if self._is_complete else self.config.limit,
+            "questions_sha256": hash_questions(self.questions, self.config.data),
+            "num_questions": len(self.questions),
+            "model": Path(self.config.model).name,
+            **pipeline.fingerprints(),
+            "dtype": str(pipeline.model.dtype).removeprefix("torch."),
+            "template": config.chat_template_name,
+            "image_recipe": config.image_recipe,
+            "max_new_tokens": self.benchmark.MAX_NEW_TOKENS,
+            "batch_size": self.config.batch_size,
+        }
+
+    def _answer_line(self, number: int, text: str, *, model_id: str) -> AnswerLine:
+        question = self.questions[number]
+        return AnswerLine(
+            question_id=question.question_id,
+            prompt=question.text,
+            text=text,
+            answer_id=answer_id(self.benchmark.NAME, number, text),
+            model_id=model_id,
+        )
+
+    def _score(self, answers: Sequence[AnswerLine], options: Mapping[str, Any]) -> BenchmarkReport:
+        """The benchmark's own report, and its submission file; of some answers only if it can."""
+        try:
+            report = self.benchmark.score_answers(answers, self.config.data, **options)
+        except ValueError as error:
+            if self._is_complete:
+                raise
+            unscored = ItemCounts(len(answers), num_missing=self.num_in_all - len(answers))
+            note = f"not scored, since answers are missing: {error}"
+            return BenchmarkReport(self.benchmark.NAME, {"score": None}, unscored, notes=(note,))
+        name = submission_name(self.benchmark)
+        if name is not None and self._is_complete:
+            write: Any = self.benchmark
+            write.write_submission(answers, self.config.data, self.folder / name)
+        return report
+
+    def _mark(self, report: BenchmarkReport, settings: Mapping[str, Any]) -> BenchmarkReport:
+        """The report with the settings of the run, and a note if it is only a first look."""
+        notes = report.notes
+        if not self._is_complete:
+            notes = (
+                f"INCOMPLETE: only the first {len(self.questions)} of {self.num_in_all} questions "
+                "were asked; the values are no result of the benchmark",
+                *notes,
+            )
+        about = {**settings, "complete": self._is_complete, "versions": versions()}
+        return replace(report, settings={**about, **report.settings}, notes=notes)
+
+
+def begin_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings into a new results folder, or compare them with those that are there."""
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        # Another process may just have begun the folder, or be at it under a hidden name.
+        names = {each.name for each in folder.iterdir() if not each.name.startswith(".")}
+        if names - {SETTINGS_FILE, PARTS_FOLDER}:
+            raise FileExistsError(
+                f"{folder} holds other files; name a new folder, or one begun by this command"
+            )
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    begun = read_json(path)
+    for name, value in settings.items():
+        if begun.get(name) != value:
+            raise ValueError(
+                f"{folder} was begun with {name} {begun.get(name)}, got {value}; give the same "
+                "settings to go on, or name a new folder"
+            )
+
+
+def hash_questions(questions: Sequence[BenchmarkQuestion], data: Path | None) -> str:
+    """SHA-256 over what is asked, in its order; the data folder may move."""
+    digest = hashlib.sha256()
+    for question in questions:
+        shown = _image_name(question.image, data)
+        record = [question.question_id, question.text, question.prompt, question.category, shown]
+        digest.update(f"{json.dumps(record)}\n".encode())
+    return digest.hexdigest()
+
+
+def _image_name(image: Path | Image.Image | None, data: Path | None) -> str:
+    """A file by its place in the data folder; of a picture in memory, its size is enough."""
+    if isinstance(image, Image.Image):
+        return f"{image.width} x {image.height}"
+    if image is not None and data is not None and image.is_relative_to(data):
+        return image.relative_to(data).as_posix()
+    return str(image)
+
+
+def answer_id(benchmark: str, number: int, text: str) -> str:
+    """An id that is the same for the same answer to the same question."""
+    record = json.dumps([benchmark, number, text])
+    return hashlib.sha256(record.encode()).hexdigest()[:NUM_HEX]
+
+
+def versions() -> dict[str, str]:
+    """Of what the answers depend on."""
+    return {
+        "unitok-mllm": project_version(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "pillow")},
+    }

@@ -1,0 +1,103 @@
+"""The understanding benchmarks by name.
+
+A benchmark is a module of this package with
+
+- `NAME`, its name on the command line, and `MAX_NEW_TOKENS`, the longest answer it asks for;
+- `load_questions(data)`, the questions in the official order;
+- `score_answers(answers, data, **options)`, the report on answers;
+- `write_submission(answers, data, path)` if its test server takes files, with `SUBMISSION`, the
+  file's name, where that is not submission.json;
+- `NEEDS_DATA = False` if it makes its own data.
+
+Modules are imported when their benchmark is asked for: what one of them needs, no other misses.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import yaml
+
+from eval.answer_files import AnswerLine, BenchmarkQuestion
+from eval.report import BenchmarkReport
+
+MODULES = {
+    "vqav2": "eval.vqav2",
+    "gqa": "eval.gqa",
+    "textvqa": "eval.textvqa",
+    "pope": "eval.pope",
+    "mme": "eval.mme",
+    "mmvet": "eval.mmvet",
+    "mmbench": "eval.mmbench",
+    "scienceqa": "eval.scienceqa",
+    "seed": "eval.seed_bench",
+    "scenes": "eval.scene_vqa",
+}
+
+
+class Benchmark(Protocol):
+    """What a benchmark's module offers."""
+
+    NAME: str
+    MAX_NEW_TOKENS: int
+
+    def load_questions(self, data: Any) -> list[BenchmarkQuestion]: ...
+
+    def score_answers(
+        self, answers: Sequence[AnswerLine], data: Any, **options: Any
+    ) -> BenchmarkReport: ...
+
+
+def benchmark_names() -> list[str]:
+    """The benchmarks of this checkout."""
+    return [name for name, module in MODULES.items() if find_spec(module) is not None]
+
+
+def load_benchmark(name: str) -> Benchmark:
+    """The module of a benchmark; ValueError with the choices for another name."""
+    if name not in benchmark_names():
+        raise ValueError(
+            f"no benchmark is called {name!r}; choose one of {', '.join(benchmark_names())}"
+        )
+    return cast(Benchmark, import_module(MODULES[name]))
+
+
+def check_data(benchmark: Benchmark, data: Path | None) -> None:
+    """Raise if a benchmark's data folder is needed and not there."""
+    if not getattr(benchmark, "NEEDS_DATA", True):
+        return
+    if data is None:
+        raise ValueError(
+            f"{benchmark.NAME} needs its question files and pictures; name their folder (--data)"
+        )
+    if not data.is_dir():
+        raise FileNotFoundError(f"no folder {data}; name the one with the data of {benchmark.NAME}")
+
+
+def parse_options(benchmark: Benchmark, options: Sequence[str]) -> Mapping[str, Any]:
+    """Scoring options such as `mode=always` as the keywords that the benchmark's scorer takes."""
+    known = [
+        name
+        for name, parameter in inspect.signature(benchmark.score_answers).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    parsed = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if name not in known or not equals:
+            choices = ", ".join(f"{each}=..." for each in known) or "none"
+            raise ValueError(
+                f"{option!r} is no scoring option of {benchmark.NAME}; it has {choices}"
+            )
+        parsed[name] = yaml.safe_load(value)
+    return parsed
+
+
+def submission_name(benchmark: Benchmark) -> str | None:
+    """What the file for the benchmark's test server is called; None: there is no such file."""
+    if not hasattr(benchmark, "write_submission"):
+        return None
+    return getattr(benchmark, "SUBMISSION", "submission.json")
