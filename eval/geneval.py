@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from eval.geneval_agreement import agreement_table, compare_judges, difference_lines
-from eval.geneval_detectors import convert_detector_file
 from eval.geneval_judge import JudgeChoice
 from eval.geneval_pictures import Drawing, generate
 from eval.geneval_prompts import DRAWN_SCENES, PromptSet, drawn_prompts, read_prompts
@@ -198,8 +197,10 @@ def convert_detector_command(
     force: Force = False,
 ) -> None:
     quiet_libraries()
+    from eval.detector_convert import convert_detector
+
     with user_errors():
-        convert_detector_file(checkpoint, output, force=force)
+        convert_detector(checkpoint, output, force=force)
     say(f"wrote {output}; use it with: {COMMAND} score IMAGES -o RESULTS --detector {output}")
 
 

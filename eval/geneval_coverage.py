@@ -61,7 +61,7 @@ class Coverage:
         odd = [(name, number) for name, number in self.found_images if number != self.num_images]
         if odd:
             found.append(
-                f"{len(odd)} folders do not have {self.num_images} pictures, such as "
+                f"folders without exactly {self.num_images} pictures: {len(odd)}, such as "
                 f"{odd[0][0]} with {odd[0][1]}"
             )
         return found

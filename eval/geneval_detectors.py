@@ -1,11 +1,10 @@
-"""Everything that GenEval scoring takes from detectors and colour classifiers.
+"""The detectors and colour classifiers that GenEval scoring can use, by name.
 
-They are imported where they are used: rules, reports and drawn scenes need none of their libraries.
+Models are imported where they are used: rules, reports and drawn scenes do without them.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
@@ -60,10 +59,3 @@ def default_colors(detector_name: str) -> str:
 def base_options(detector_name: str) -> GenEvalOptions:
     """The official options; the inspector's scores have a scale and a threshold of their own."""
     return SCENE_OPTIONS if detector_name == INSPECTOR else OFFICIAL_OPTIONS
-
-
-def convert_detector_file(checkpoint: Path, folder: Path, *, force: bool = False) -> None:
-    """Convert the official checkpoint into a folder that `load_detector` takes."""
-    from eval.detector_convert import convert_detector
-
-    convert_detector(checkpoint, folder, force=force)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
-from eval.processes import WHOLE, CountDone, Share, own_items, run_task, share_device
-from mllm.console import announce, progress_bar, project_version
+from eval.processes import WHOLE, CountDone, Share, own_items, run_with_bar, share_device
+from mllm.console import announce, project_version
 from unitok.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
@@ -110,14 +110,9 @@ def generate(prompts: PromptSet, folder: Path, *, drawing: Drawing, num_processe
     # A pipeline is not handed to other processes: they load their own.
     task = DrawingTask(folder, prompts, drawing, missing, pipeline if num_processes == 1 else None)
     del pipeline
-    with progress_bar("drawing") as report:
-
-        def count_done(number: int) -> None:
-            nonlocal num_done
-            num_done += number
-            report(num_done, num_pictures)
-
-        run_task(task, num_processes=num_processes, count_done=count_done)
+    run_with_bar(
+        task, "drawing", num_done=num_done, num_items=num_pictures, num_processes=num_processes
+    )
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ from eval.geneval_page import build_page
 from eval.geneval_pictures import read_settings
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES
 from eval.geneval_results import ImageResult, Sample, find_folders, find_samples, summarize
-from eval.processes import run_task
+from eval.processes import run_with_bar
 from eval.report import BenchmarkReport, GroupScore, ItemCounts, ItemResult, write_report
-from mllm.console import announce, progress_bar
+from mllm.console import announce
 from unitok.files import atomic_write, check_output, read_json, write_json
 
 DETECTIONS_FILE = "detections.jsonl"
@@ -74,17 +74,11 @@ def score(run: ScoringRun, choice: JudgeChoice, *, num_processes: int = 1) -> Be
     check_coverage(coverage, run.images, is_partial=run.is_partial)
     announce(f"loading {choice.detector or choice.detections}")
     judge = choice.load()
-    judged_by = judge.describe(has_colors=any(map(asks_for_color, samples)))
-    settings = {**judged_by, "generation": generation}
+    has_colors = any(map(asks_for_color, samples))
+    settings = {**judge.describe(has_colors=has_colors), "generation": generation}
     prepare_parts(run, settings)
     judge_missing(run, samples, choice, judge=judge, num_processes=num_processes)
-    report = write_results(
-        run,
-        samples,
-        coverage,
-        header=judge.header,
-        settings={**judged_by, "generation": generation},
-    )
+    report = write_results(run, samples, coverage, header=judge.header, settings=settings)
     shutil.rmtree(run.parts)
     return report
 
@@ -122,14 +116,9 @@ def judge_missing(
     # A loaded judge is not handed to other processes: they load their own.
     shared = judge if num_processes == 1 else None
     task = JudgingTask(run.images, run.parts, missing, choice, shared)
-    with progress_bar("judging") as report:
-
-        def count_done(number: int) -> None:
-            nonlocal num_done
-            num_done += number
-            report(num_done, len(samples))
-
-        run_task(task, num_processes=num_processes, count_done=count_done)
+    run_with_bar(
+        task, "judging", num_done=num_done, num_items=len(samples), num_processes=num_processes
+    )
 
 
 def is_current(part: Path, sample: Sample) -> bool:

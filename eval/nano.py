@@ -1,6 +1,5 @@
 """The embedded model's scores on the held-out drawn world, printed and stored as JSON."""
 
-import json
 import math
 import statistics
 import time
@@ -30,7 +29,7 @@ from mllm.console import (
 )
 from mllm.generation import default_sampling
 from mllm.pipeline import Pipeline
-from unitok.files import atomic_write, check_output
+from unitok.files import check_output, write_json
 
 DEFAULT_ITEMS = 1020  # a multiple of the six tasks and the six kinds
 MIN_GAIN = 20  # points; what a shuffle costs less than this was answered from priors
@@ -138,8 +137,7 @@ def median_seconds(task: Callable[[], object]) -> float:
 
 def write_scores(scores: NanoScores, path: Path) -> None:
     """Store scores as JSON in one step."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(scores.to_dict(), indent=2) + "\n")
+    write_json(scores.to_dict(), path)
 
 
 def score_table(scores: NanoScores) -> Table:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
-from mllm.console import USER_ERRORS, quiet_libraries
+from mllm.console import USER_ERRORS, progress_bar, quiet_libraries
 
 Item = TypeVar("Item")
 CountDone = Callable[[int], None]  # called with the number of items that were just finished
@@ -90,6 +90,20 @@ def run_task(task: Task, *, num_processes: int, count_done: CountDone) -> None:
                 process.terminate()
             if process.pid is not None:
                 process.join()
+
+
+def run_with_bar(
+    task: Task, description: str, *, num_done: int, num_items: int, num_processes: int
+) -> None:
+    """Run a task that goes on after `num_done` of `num_items`, with a bar that counts them."""
+    with progress_bar(description) as report:
+
+        def count_done(number: int) -> None:
+            nonlocal num_done
+            num_done += number
+            report(num_done, num_items)
+
+        run_task(task, num_processes=num_processes, count_done=count_done)
 
 
 def _follow(processes: Sequence[BaseProcess], messages: Any, count_done: CountDone) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from mllm.console import announce, out
-from unitok.files import atomic_write
+from unitok.files import write_json
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,7 @@ def read_report(path: Path) -> BenchmarkReport:
 
 def write_report(report: BenchmarkReport, path: Path) -> None:
     """Store a report as JSON in one step."""
-    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(report.to_dict(), path)
 
 
 def print_report(report: BenchmarkReport) -> None:

@@ -1,7 +1,5 @@
 """CLIP as GenEval's colour classifier, with a tiny CLIP of random weights."""
 
-import json
-
 import numpy as np
 import open_clip
 import pytest
@@ -12,32 +10,14 @@ from safetensors.torch import save_file
 from eval.clip_color import ClipColors
 from eval.geneval_color import color_prompts, object_crop
 from eval.geneval_rules import COLORS, Detection, GenEvalOptions, evaluate_image, parse_metadata
+from tests.eval.tiny_clip import TINY, save_tiny_clip
 
-TINY = "tiny-clip-of-the-tests"
 OPTIONS = GenEvalOptions(clip_model=TINY)
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A file of random weights; its architecture is made known to open_clip."""
-    folder = tmp_path_factory.mktemp("clip")
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
-        "text_cfg": {
-            "context_length": 77,
-            "vocab_size": 49408,
-            "width": 32,
-            "heads": 2,
-            "layers": 2,
-        },
-    }
-    (folder / f"{TINY}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder / f"{TINY}.json")
-    torch.manual_seed(0)
-    model = open_clip.create_model(TINY, force_quick_gelu=True)
-    save_file(model.state_dict(), folder / "clip.safetensors")
-    return folder / "clip.safetensors"
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")

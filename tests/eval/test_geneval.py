@@ -4,13 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
+from eval.detections import DetectionFile
 from eval.geneval import app
 from eval.geneval_judge import JudgingTask
 from eval.geneval_results import ImageResult, summarize
+from eval.geneval_rules import COLORS
+from eval.mask2former import Mask2FormerDetector
 from eval.report import BenchmarkReport, read_report
+from tests.eval.detector_goldens import make_weights
 from tests.eval.geneval_folders import CASES, write_known, write_pictures
+from tests.eval.tiny_clip import TINY, save_tiny_clip
+from unitok.image import load_image
 
 RESULT_FILES = ("detections.jsonl", "results.jsonl", "summary.json", "report.html", "report.json")
 
@@ -112,7 +119,10 @@ def test_an_incomplete_folder_is_refused_unless_it_is_to_be_labelled(
     (images / "00002" / "samples" / "0001.png").unlink()
     result = invoke("score", images, "-o", tmp_path / "results", "--detections", known)
     assert result.exit_code == 1
-    assert "is not complete, 11 of 12 pictures: 1 folders do not have 2 pictures" in result.output
+    assert (
+        "is not complete, 11 of 12 pictures: folders without exactly 2 pictures: 1, such"
+        in result.output
+    )
     output = succeed(
         "score", images, "-o", tmp_path / "results", "--detections", known, "--partial"
     )
@@ -241,8 +251,50 @@ def test_two_detectors_are_compared_picture_by_picture(
     assert "exists already" in invoke(*command).output
 
 
+def test_clip_names_the_colours_of_detections_that_have_none(
+    images: Path, known: Path, tmp_path: Path
+) -> None:
+    weights = save_tiny_clip(tmp_path)
+    options = ("--colors", weights, "--options", f"clip_model={TINY}", "--options", "bgcolor=#000")
+    succeed("score", images, "-o", tmp_path / "once", "--detections", known, *options)
+    report = read_report(tmp_path / "once" / "report.json")
+    assert str(report.settings["colors"]).startswith(f"CLIP {TINY} ")
+    header, *lines = map(json.loads, (tmp_path / "once/detections.jsonl").read_text().splitlines())
+    assert header["color_classifier"] == report.settings["colors"]
+    # Only the most confident dog is looked at; the colour stored for it before is not believed.
+    first, second = lines[6]["detections"]["dog"]["colors"]
+    assert first in COLORS
+    assert second is None
+    assert "colors" not in lines[0]["detections"]["dog"]
+    # What CLIP said is stored, so it is not needed again.
+    again = ("--detections", tmp_path / "once" / "detections.jsonl")
+    succeed("score", images, "-o", tmp_path / "again", *again)
+    results = [(tmp_path / name / "results.jsonl").read_text() for name in ("once", "again")]
+    assert results[0] == results[1]
+
+
+@pytest.mark.slow  # a network of full size looks at pictures of 800 pixels
+def test_the_converted_detector_judges_a_folder(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "detector.pth"
+    torch.save({"state_dict": make_weights()}, checkpoint)
+    succeed("convert-detector", checkpoint, "-o", tmp_path / "detector")
+    images = write_pictures(CASES[:1], tmp_path / "images")
+    command = ("score", images, "-o", tmp_path / "results")
+    succeed(*command, "--detector", tmp_path / "detector", "--device", "cpu")
+    detector = Mask2FormerDetector.from_pretrained(tmp_path / "detector")
+    report = read_report(tmp_path / "results" / "report.json")
+    assert report.settings["detector"] == detector.name
+    assert report.settings["detector_fingerprint"] == detector.fingerprint
+    stored = DetectionFile(tmp_path / "results" / "detections.jsonl")
+    for key in stored.images:
+        assert stored.read(key).detections == detector.detect(load_image(images / key))
+    again = ("score", images, "-o", tmp_path / "again", "--detections")
+    succeed(*again, tmp_path / "results" / "detections.jsonl")
+    results = [(tmp_path / name / "results.jsonl").read_text() for name in ("results", "again")]
+    assert results[0] == results[1]
+
+
 def test_a_missing_checkpoint_of_the_detector_is_one_sentence(tmp_path: Path) -> None:
-    pytest.importorskip("eval.detector_convert")
     result = invoke("convert-detector", tmp_path / "no.pth", "-o", tmp_path / "detector")
     assert result.exit_code == 1
     assert "no.pth" in result.output

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from unitok.files import atomic_write, check_output
+from unitok.files import atomic_write, check_output, read_json, write_json
 
 
 def test_the_file_appears_only_when_the_block_ends(tmp_path):
@@ -100,3 +100,10 @@ def test_a_folder_without_write_permission_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError, match="no permission to write"):
         check_output(tmp_path / "a.png")
+
+
+def test_an_object_is_read_as_it_was_written(tmp_path):
+    content = {"name": "é <b>", "numbers": [1, 2.5, None]}
+    write_json(content, tmp_path / "a.json")
+    assert read_json(tmp_path / "a.json") == content
+    assert (tmp_path / "a.json").read_text(encoding="utf-8").startswith('{\n  "name": "é <b>"')
