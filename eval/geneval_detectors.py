@@ -11,8 +11,9 @@ from PIL import Image
 
 from eval.detector import Detector
 from eval.geneval_rules import OFFICIAL_OPTIONS, Detection, GenEvalOptions
-from eval.processes import Share, share_device
+from eval.processes import share_device
 from eval.scene_judge import INSPECTOR, SCENE_OPTIONS, Inspector, InspectorColors
+from mllm.share import Share
 
 CLIP = "clip"
 

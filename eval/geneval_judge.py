@@ -24,7 +24,8 @@ from eval.geneval_detectors import (
 )
 from eval.geneval_results import ImageResult, Sample, image_result
 from eval.geneval_rules import ColorClassifier, GenEvalOptions, evaluate_image, parse_options
-from eval.processes import WHOLE, CountDone, Share, own_items
+from eval.processes import WHOLE, CountDone, own_items
+from mllm.share import Share
 from unitok.files import atomic_write
 from unitok.image import load_image
 

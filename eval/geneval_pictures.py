@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
-from eval.processes import WHOLE, CountDone, Share, own_items, run_with_bar, share_device
+from eval.processes import WHOLE, CountDone, own_items, run_with_bar, share_device
 from mllm.console import announce, project_version
+from mllm.share import Share
 from unitok.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:

@@ -10,25 +10,18 @@ import os
 import queue
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
+import torch
+
 from mllm.console import USER_ERRORS, progress_bar, quiet_libraries
+from mllm.devices import choose_device
+from mllm.share import Share
 
 Item = TypeVar("Item")
 CountDone = Callable[[int], None]  # called with the number of items that were just finished
 POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which of several processes this one is: it does every `count`-th item."""
-
-    index: int = 0
-    count: int = 1
-
-
 WHOLE = Share()
 
 
@@ -39,10 +32,6 @@ def own_items(items: Sequence[Item], share: Share) -> Sequence[Item]:
 
 def share_device(name: str, share: Share) -> str:
     """The device for a process's models: each has a GPU, or an equal part of the cores."""
-    import torch
-
-    from mllm.devices import choose_device
-
     quiet_libraries()
     device = choose_device(name)
     if share.count == 1:

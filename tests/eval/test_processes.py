@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.processes import CountDone, Share, own_items, run_task, share_device
+from eval.processes import CountDone, own_items, run_task, share_device
+from mllm.share import Share
 
 
 @dataclass(frozen=True)
