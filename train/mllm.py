@@ -71,6 +71,8 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
     trainer = build_trainer(config, arguments, pipeline, data)
     report_parts(trainer)
     checkpoint = find_start(run / CHECKPOINTS) if resume else None
+    if resume and state.is_main_process:
+        trainer.run_log.restore(checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.state.global_step < trainer.state.max_steps:
         return False

@@ -128,6 +128,44 @@ def test_a_stopped_and_resumed_stage_ends_with_the_same_weights(
     assert_same_weights(finished, tmp_path / "parts")
 
 
+def log_without_times(run: Path) -> list[dict[str, float]]:
+    """What the log says, but for how fast it went."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    named = [{key: line[key] for key in line if "per_second" not in key} for line in lines]
+    return [line for line in named if "train_runtime" not in line]
+
+
+def test_a_run_that_goes_on_from_an_older_checkpoint_has_every_step_once_in_its_log(
+    finished: Path, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    config = copy_run(finished, materials, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-6")
+    assert run_stage(config, resume=True)
+    assert log_without_times(tmp_path / "run") == log_without_times(finished)
+
+
+def test_a_run_that_stopped_between_two_lines_of_its_log_writes_the_same_lines(
+    materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = (build_config(materials, tmp_path / name) for name in ("whole", "parts"))
+    watch = whole.watch.model_copy(update={"log_every": 4, "samples": None})
+    rows = whole.data.rows.model_copy(update={"max_length": 16})
+    data = whole.data.model_copy(update={"rows": rows})
+    whole, parts = (
+        config.model_copy(update={"watch": watch, "data": data}) for config in (whole, parts)
+    )
+    assert run_stage(whole)
+    run_until(3, parts, monkeypatch)
+    assert run_stage(parts, resume=True)
+    logged = log_without_times(tmp_path / "whole")
+    assert logged == log_without_times(tmp_path / "parts")
+    assert any(line.get("skipped_samples") for line in logged)
+    first, second = (
+        (tmp_path / name / "skipped_samples.jsonl").read_text() for name in ("whole", "parts")
+    )
+    assert first == second
+
+
 @pytest.mark.parametrize("part", list(PARTS))
 def test_only_the_named_part_learns(part: str, materials: dict[str, Path], tmp_path: Path) -> None:
     config = build_config(materials, tmp_path, trainable=[part])
