@@ -83,16 +83,17 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
 
 
 def load_start(config: StageConfig, folder: str, *, device: torch.device) -> Pipeline:
-    """What the stage begins with, in float32 on the processor: the Trainer places it.
+    """What the stage begins with, on the processor: the Trainer places it.
 
-    Layers of 4 bits are made where they will stay.
+    Layers of 4 bits are made where they will stay. All is float32, but for what adapters leave
+    frozen.
     """
     compute_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     quantization = build_quantization(config.lora, compute_dtype=compute_dtype)
     return Pipeline.from_pretrained(
         folder,
         device="cpu" if quantization is None else device,
-        dtype="float32",
+        dtype="float32" if config.lora is None else config.lora.frozen_dtype,
         quantization=quantization,
     )
 
