@@ -16,6 +16,13 @@ def read_losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+def log_without_times(run: Path) -> list[dict[str, float]]:
+    """What the log says, but for how fast it went."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    named = [{key: line[key] for key in line if "per_second" not in key} for line in lines]
+    return [line for line in named if "train_runtime" not in line]
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 

@@ -6,11 +6,14 @@ import pytest
 
 import train.mllm
 from train.config import load_config
+from train.deepspeed_settings import find_deepspeed
 from train.extraction import ExtractConfig
 from train.nano import NanoConfig
 from train.stage_config import StageConfig
+from unitok.files import read_json
 
 CONFIGS = Path(train.mllm.__file__).parent / "configs"
+DEEPSPEED = sorted(path.stem for path in (CONFIGS / "deepspeed").glob("*.json"))
 OTHERS = {"nano": NanoConfig, "nano_codes": ExtractConfig}
 STAGES = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OTHERS)
 
@@ -24,6 +27,11 @@ def test_the_settings_of_a_stage_are_valid(name: str) -> None:
     config = load_stage(name)
     assert config.output == f"runs/{name}"
     assert config.deepspeed is None or config.device == "auto"
+
+
+@pytest.mark.parametrize("name", DEEPSPEED)
+def test_deepspeed_adds_gradients_up_in_float32_whatever_the_precision(name: str) -> None:
+    assert read_json(find_deepspeed(name))["data_types"] == {"grad_accum_dtype": "fp32"}
 
 
 @pytest.mark.parametrize("name", list(OTHERS))

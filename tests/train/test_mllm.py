@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 import train.mllm
 from mllm.config import UniTokMLLMConfig
 from mllm.pipeline import Pipeline
-from tests.train.runs import assert_same_weights, read_losses, weights
+from tests.train.runs import assert_same_weights, log_without_times, read_losses, weights
 from train.checkpoints import COMPLETE_FILE
 from train.config import CONFIG_COPY, begin_run, save_config
 from train.mllm import CODEBOOKS, run_stage
@@ -126,13 +126,6 @@ def test_a_stopped_and_resumed_stage_ends_with_the_same_weights(
     assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3").is_dir()
     assert run_stage(config, resume=True)
     assert_same_weights(finished, tmp_path / "parts")
-
-
-def log_without_times(run: Path) -> list[dict[str, float]]:
-    """What the log says, but for how fast it went."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    named = [{key: line[key] for key in line if "per_second" not in key} for line in lines]
-    return [line for line in named if "train_runtime" not in line]
 
 
 def test_a_run_that_goes_on_from_an_older_checkpoint_has_every_step_once_in_its_log(
