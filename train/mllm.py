@@ -20,6 +20,7 @@ from accelerate import PartialState
 from peft import PeftModel
 from torch import nn
 from transformers import TrainingArguments, set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from mllm.config import UniTokMLLMConfig
 from mllm.console import announce, say, user_errors
@@ -85,17 +86,21 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
 def load_start(config: StageConfig, folder: str, *, device: torch.device) -> Pipeline:
     """What the stage begins with, on the processor: the Trainer places it.
 
-    Layers of 4 bits are made where they will stay. All is float32, but for what adapters leave
-    frozen.
+    Layers of 4 bits are made where they will stay. A model that ZeRO-3 cut up as it was loaded is
+    moved here: DeepSpeed would leave its buffers, such as codebooks, where they are. All is
+    float32, but for what adapters leave frozen.
     """
     compute_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     quantization = build_quantization(config.lora, compute_dtype=compute_dtype)
-    return Pipeline.from_pretrained(
+    pipeline = Pipeline.from_pretrained(
         folder,
         device="cpu" if quantization is None else device,
         dtype="float32" if config.lora is None else config.lora.frozen_dtype,
         quantization=quantization,
     )
+    if is_deepspeed_zero3_enabled():
+        nn.Module.to(pipeline.model, device)  # transformers' own is annotated for another argument
+    return pipeline
 
 
 def dry_run(config: StageConfig, machines: Machines) -> Iterator[str]:

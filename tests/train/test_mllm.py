@@ -159,6 +159,19 @@ def test_a_run_that_stopped_between_two_lines_of_its_log_writes_the_same_lines(
     assert first == second
 
 
+@pytest.mark.parametrize(("cuts_up", "expected"), [(False, "cpu"), (True, "meta")])
+def test_what_zero_3_has_cut_up_is_on_its_device_with_all_buffers(
+    cuts_up: bool, expected: str, materials: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeepSpeed moves no model that it cut up as it was loaded; any other is the Trainer's."""
+    monkeypatch.setattr(train.mllm, "is_deepspeed_zero3_enabled", lambda: cuts_up)
+    config = build_config(materials, Path("run"))
+    device = torch.device("meta")  # stands for a GPU
+    pipeline = train.mllm.load_start(config, str(materials["start"]), device=device)
+    tensors = [*pipeline.model.buffers(), *pipeline.model.parameters()]
+    assert {tensor.device.type for tensor in tensors} == {expected}
+
+
 @pytest.mark.parametrize("part", list(PARTS))
 def test_only_the_named_part_learns(part: str, materials: dict[str, Path], tmp_path: Path) -> None:
     config = build_config(materials, tmp_path, trainable=[part])
