@@ -7,6 +7,7 @@ A run folder holds config.yaml, checkpoints/checkpoint-N, log.jsonl, skipped_sam
 samples were left out, and in the end model/, which `--model` and `from_pretrained` take.
 """
 
+import importlib.util
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -62,7 +63,9 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
     """Train one stage; returns False when a signal stopped it before its end (state is saved)."""
     run = Path(config.output)
     state = PartialState(cpu=config.device == "cpu")
-    _, data = open_start(config)  # says what is wrong with them before there is a run folder
+    # Both say what is wrong before there is a run folder.
+    check_trackers(config.watch.report_to)
+    _, data = open_start(config)
     with state.main_process_first():
         prepare_run_folder(config, run, resume=resume)
         start = initial_folder(config.init_from, run, seed=config.seed)
@@ -125,6 +128,15 @@ def open_start(config: StageConfig) -> tuple[StartPlan, StageData]:
     return plan, open_data(config, plan.processor, tokenizer_fingerprint=fingerprint)
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise ValueError for a tracker whose package is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"watch.report_to needs the package {name}: pip install {name}, or take it out"
+            )
+
+
 def prepare_run_folder(config: StageConfig, run: Path, *, resume: bool) -> None:
     """A new folder with the settings, or the one of these very settings."""
     if not PartialState().is_main_process:
@@ -164,6 +176,7 @@ def training_arguments(config: StageConfig, run: Path) -> TrainingArguments:
         eval_strategy="steps" if config.data.validation else "no",
         eval_steps=watch.validate_every,
         report_to=list(watch.report_to),
+        run_name=run.name,
         deepspeed=None if config.deepspeed is None else str(find_deepspeed(config.deepspeed)),
         dataloader_num_workers=config.data.num_workers,
         remove_unused_columns=False,

@@ -101,7 +101,7 @@ class WatchConfig(RunConfig):
     save_every: int = Field(default=500, gt=0)
     # One alone would be deleted before the next is known to be complete.
     keep_checkpoints: int = Field(default=2, ge=2)
-    report_to: tuple[str, ...] = ("tensorboard",)
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     samples: SampleSettings | None = None
 
 

@@ -252,6 +252,17 @@ def test_what_is_wrong_with_data_is_said_before_there_is_a_run_folder(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_tracker_that_is_not_installed_is_said_before_there_is_a_run_folder(
+    materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = build_config(materials, tmp_path / "run")
+    watch = config.watch.model_copy(update={"report_to": ("wandb",)})
+    with pytest.raises(ValueError, match="needs the package wandb: pip install wandb, or"):
+        run_stage(config.model_copy(update={"watch": watch}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_stopped_before_its_first_checkpoint_starts_again(
     finished: Path, materials: dict[str, Path], tmp_path: Path
 ) -> None:
