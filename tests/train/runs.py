@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+ROOT = Path(__file__).parents[2]
+
 
 def read_losses(run: Path) -> list[float]:
     """The loss of every logged step."""
@@ -35,7 +37,12 @@ def assert_same_weights(expected: Path, got: Path) -> None:
 
 def run_module(*command: str, folder: Path | None = None) -> None:
     """`python -m COMMAND...` in a process of its own, in `folder`."""
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),  # this checkout, whatever is installed
+    }
     result = subprocess.run(
         [sys.executable, "-m", *command],
         capture_output=True,

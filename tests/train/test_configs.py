@@ -14,7 +14,7 @@ from unitok.files import read_json
 
 CONFIGS = Path(train.mllm.__file__).parent / "configs"
 DEEPSPEED = sorted(path.stem for path in (CONFIGS / "deepspeed").glob("*.json"))
-OTHERS = {"nano": NanoConfig, "nano_codes": ExtractConfig}
+OTHERS = {"nano": NanoConfig, "nano_codes": ExtractConfig, "official_codes": ExtractConfig}
 STAGES = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OTHERS)
 
 
@@ -48,6 +48,18 @@ def test_each_stage_begins_where_the_one_before_ends(size: str) -> None:
     assert finetune.init_from.mllm == f"{pretrain.output}/model"
     assert align.trainable == ("projector",)
     assert pretrain.data.rows.unconditional_share == 0.1
+
+
+@pytest.mark.parametrize("size", ["nano", "official"])
+def test_the_sources_of_each_stage_are_among_those_that_are_extracted(size: str) -> None:
+    codes = load_config(ExtractConfig, CONFIGS / f"{size}_codes.yaml")
+    extracted = {source.name for source in codes.sources}
+    used = set()
+    for stage in ("align", "pretrain", "finetune"):
+        for source in load_stage(f"{size}_{stage}").data.sources:
+            assert source.codes == str(codes.output)
+            used.add(source.source)
+    assert used == extracted
 
 
 @pytest.mark.parametrize("size", ["nano", "official"])
