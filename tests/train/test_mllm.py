@@ -128,6 +128,19 @@ def test_a_stopped_and_resumed_stage_ends_with_the_same_weights(
     assert_same_weights(finished, tmp_path / "parts")
 
 
+def test_a_stage_of_which_only_one_part_learns_resumes_exactly_too(
+    materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = (
+        build_config(materials, tmp_path / name, trainable=["projector"])
+        for name in ("whole", "parts")
+    )
+    assert run_stage(whole)
+    run_until(3, parts, monkeypatch)
+    assert run_stage(parts, resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
 def test_a_run_that_goes_on_from_an_older_checkpoint_has_every_step_once_in_its_log(
     finished: Path, materials: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -183,6 +196,29 @@ def test_only_the_named_part_learns(part: str, materials: dict[str, Path], tmp_p
         if "quantizer" not in name and not torch.equal(value, before[name])
     }
     assert changed == {part}
+
+
+def test_each_part_has_its_own_share_of_the_learning_rate(
+    materials: dict[str, Path], tmp_path: Path
+) -> None:
+    optim = {"lr": 1e-3, "lr_scales": {"visual_head": 0.0, "projector": 0.5}}
+    run_stage(build_config(materials, tmp_path, optim=optim))
+    before, after = load_file(materials["start"] / "model.safetensors"), weights(tmp_path)
+    moved = dict.fromkeys(PARTS, 0.0)
+    for name in after:
+        if "quantizer" not in name:
+            change = (after[name] - before[name]).abs().max().item()
+            moved[part_of(name)] = max(moved[part_of(name)], change)
+    assert moved["visual_head"] == 0
+    # AdamW moves a weight by about its rate at each step, whatever the gradient's size.
+    assert moved["projector"] == pytest.approx(0.5 * moved["llm"], rel=0.3)
+
+
+def test_gradient_checkpointing_changes_no_loss(
+    finished: Path, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    run_stage(build_config(materials, tmp_path, gradient_checkpointing=True))
+    assert read_losses(tmp_path) == pytest.approx(read_losses(finished), rel=1e-5)
 
 
 def test_how_a_step_is_cut_changes_nothing(materials: dict[str, Path], tmp_path: Path) -> None:
