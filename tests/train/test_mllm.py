@@ -330,7 +330,7 @@ def test_another_number_of_processes_is_refused_on_resume(
 ) -> None:
     config = copy_run(finished, materials, tmp_path / "run")
     mark = tmp_path / "run" / "checkpoints" / "checkpoint-6" / COMPLETE_FILE
-    mark.write_text('{"processes": 2}')
+    mark.write_text(json.dumps({**json.loads(mark.read_text()), "processes": 2}))
     with pytest.raises(ValueError, match="was written by 2 processes, now there are 1; resume"):
         run_stage(config, resume=True)
 
@@ -347,7 +347,25 @@ def test_a_run_folder_is_not_overwritten(finished: Path, materials: dict[str, Pa
 
 def test_a_checkpoint_that_was_cut_off_is_named(finished: Path, materials: dict[str, Path]) -> None:
     newest = finished / "checkpoints" / "checkpoint-6"
+    mark = (newest / COMPLETE_FILE).read_text()
     (newest / COMPLETE_FILE).unlink()
     with pytest.raises(ValueError, match=r"checkpoint-6 is incomplete"):
         run_stage(build_config(materials, finished), resume=True)
-    (newest / COMPLETE_FILE).write_text('{"processes": 1}')
+    (newest / COMPLETE_FILE).write_text(mark)
+
+
+def test_a_checkpoint_whose_files_were_damaged_later_is_named(
+    finished: Path, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    config = copy_run(finished, materials, tmp_path / "run")
+    weights_file = tmp_path / "run" / "checkpoints" / "checkpoint-6" / "model.safetensors"
+    size = weights_file.stat().st_size
+    weights_file.write_bytes(weights_file.read_bytes()[:-10])
+    message = rf"is damaged: model\.safetensors had {size} bytes, now it has {size - 10}; delete"
+    with pytest.raises(ValueError, match=message):
+        run_stage(config, resume=True)
+    weights_file.unlink()
+    with pytest.raises(
+        ValueError, match=r"is damaged: model\.safetensors had \d+ bytes, now it is"
+    ):
+        run_stage(config, resume=True)
