@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eval.scene_dialogues import dialogue
-from eval.scene_questions import Question, describe, questions
+from eval.scene_questions import NOUN, Question, describe, questions, references
 from eval.scene_scores import encode_scenes, scene_pixels
 from eval.scene_text import example, object_phrase
 from eval.scenes import Scene
@@ -32,7 +32,12 @@ UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt,
 DESCRIPTION_SHARE = 0.1
 MAX_QUESTIONS = 6  # about one picture
 QUESTION_DRAWS = 3  # of one question per kind, to choose from
-KIND_WEIGHTS = {"position": 4, "comparison": 4, "count": 2}  # what is learned last is asked most
+# What is learned last is asked most.
+KIND_WEIGHTS = {"position": 4, "comparison": 4, "place": 3, "count": 2}
+# Where a single object is, in words for each quarter of the sides. Without it the relation of two
+# objects stays at chance long after color, shape and size of each are read.
+COLUMNS = ("far left", "left", "right", "far right")
+ROWS = ("top", "high", "low", "bottom")
 # Every object in the order of its place: nothing about the answer is left to chance, so each of its
 # words teaches reading.
 LISTINGS = {"x": "what do you see from left to right?", "y": "what do you see from above to below?"}
@@ -56,7 +61,7 @@ def choose_questions(scene: Scene, rng: random.Random) -> list[Question]:
     """What one conversation asks about a training picture."""
     if rng.random() < DESCRIPTION_SHARE:
         return [describe(scene, rng)]
-    drawn = [*questions(scene, rng, balanced=False)]
+    drawn = [*questions(scene, rng, balanced=False), *places(scene, rng)]
     for _ in range(QUESTION_DRAWS):
         drawn += questions(scene, rng)
     asked = {item.question: item for item in drawn}  # each wording once
@@ -65,6 +70,19 @@ def choose_questions(scene: Scene, rng: random.Random) -> list[Question]:
         asked.values(), key=lambda item: rng.random() ** (1 / KIND_WEIGHTS.get(item.kind, 1))
     )
     return by_chance[-MAX_QUESTIONS:]
+
+
+def places(scene: Scene, rng: random.Random) -> list[Question]:
+    """Where in the picture each object is that can be told from the others."""
+    asked = []
+    for item in scene.objects:
+        if names := references(scene, item, ("size", "color", "shape")):
+            name = rng.choice(names).replace(NOUN, "object")
+            column, row = COLUMNS[int(4 * item.x)], ROWS[int(4 * item.y)]
+            asked.append(
+                Question("place", f"where in the picture is the {name}?", f"{column}, {row}")
+            )
+    return asked
 
 
 def listing(scene: Scene, rng: random.Random) -> Question:
