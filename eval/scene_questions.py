@@ -58,13 +58,19 @@ class Form:
 # ---- public --------------------------------------------------------------------------------------
 
 
-def questions(scene: Scene, rng: random.Random, *, balanced: bool = True) -> list[Question]:
-    """At most one question of every kind that the scene allows, in random order.
+def questions(
+    scene: Scene,
+    rng: random.Random,
+    *,
+    balanced: bool = True,
+    kinds: Sequence[str] | None = None,
+) -> list[Question]:
+    """At most one question of every kind, or of `kinds`, that the scene allows, in random order.
 
     `balanced` leaves out some questions so that no answer of a form is more frequent than others.
     """
     found = []
-    for kind in rng.sample(KINDS, len(KINDS)):
+    for kind in rng.sample(kinds or KINDS, len(kinds or KINDS)):
         form = rng.choice(_forms(kind))
         by_answer = _by_answer(form, scene)
         if not by_answer:

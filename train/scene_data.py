@@ -38,8 +38,8 @@ KIND_WEIGHTS = {
 }  # fmt: skip
 # Where a single object is, in words for each quarter of the sides. Without it the relation of two
 # objects stays at chance long after color, shape and size of each are read.
-PLACE_SHARE = 0.75  # of the listing rows ask for places instead
-MAX_PLACES = 2  # in one row
+DRILLS = {"place": 0.4, "position": 0.5, "listing": 0.1}  # shares of the drill rows
+MAX_DRILLED = 2  # places or positions in one row: short rows, so that a step holds many
 COLUMNS = ("far left", "left", "right", "far right")
 ROWS = ("top", "high", "low", "bottom")
 # Every object in the order of its place: nothing about the answer is left to chance, so each of its
@@ -196,7 +196,7 @@ class BatchMix(RunConfig):
     """Rows of one training batch."""
 
     drawings: int = 32  # a prompt and its picture
-    listings: int = 0  # a picture and its objects in order, or the places of some
+    drills: int = 0  # a picture and few questions of one kind, see `drill`
     question_rows: int = 24  # a picture and several questions
     dialogues: int = 8  # conversations with up to two pictures, some of them drawn
 
@@ -218,10 +218,10 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
     def __getitem__(self, step: int) -> list[tuple[EncodedBatch, Tensor]]:
         rng = random.Random(f"{self.seed}:{step}")
         drawings = [self._drawing(rng) for _ in range(self.mix.drawings)]
-        listings = [self._interview(rng, _listing_or_places) for _ in range(self.mix.listings)]
+        drills = [self._interview(rng, drill) for _ in range(self.mix.drills)]
         talks = [self._interview(rng, choose_questions) for _ in range(self.mix.question_rows)]
         talks += [self._dialogue(rng) for _ in range(self.mix.dialogues)]
-        return [self._pad(rows) for rows in (drawings, listings, talks) if rows]
+        return [self._pad(rows) for rows in (drawings, drills, talks) if rows]
 
     def _choose(self, rng: random.Random) -> int:
         """A picture, less often one with a single object."""
@@ -257,9 +257,16 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
         return batch, torch.stack(codes)
 
 
-def _listing_or_places(scene: Scene, rng: random.Random) -> list[Question]:
-    asked = places(scene, rng) if rng.random() < PLACE_SHARE else []
-    return rng.sample(asked, min(MAX_PLACES, len(asked))) or [listing(scene, rng)]
+def drill(scene: Scene, rng: random.Random) -> list[Question]:
+    """A few questions of one kind that other rows seldom ask, or a listing where there are none."""
+    kind = rng.choices(tuple(DRILLS), tuple(DRILLS.values()))[0]
+    asked: list[Question] = []
+    if kind == "place":
+        asked = places(scene, rng)
+    elif kind == "position":
+        draws = [questions(scene, rng, kinds=("position",)) for _ in range(2 * MAX_DRILLED)]
+        asked = list({item.question: item for drawn in draws for item in drawn}.values())
+    return rng.sample(asked, min(MAX_DRILLED, len(asked))) or [listing(scene, rng)]
 
 
 def _interview(asked: Sequence[Question], codes: Tensor) -> list[Message]:

@@ -74,7 +74,7 @@ def test_a_listing_names_every_object_in_the_order_of_its_place():
 
 
 def test_rows_of_a_step_depend_on_its_number_alone_and_are_padded_by_their_kind():
-    batches = build_batches(drawings=2, listings=3, question_rows=4)
+    batches = build_batches(drawings=2, drills=3, question_rows=4)
     first, again, other = batches[5], batches[5], batches[6]
     assert [len(batch.input_ids) for batch, _ in first] == [2, 3, 4]
     for (batch, codes), (same, same_codes), (_, other_codes) in zip(
