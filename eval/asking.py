@@ -21,8 +21,8 @@ from eval.answer_files import AnswerLine, BenchmarkQuestion, write_answers
 from eval.answer_parts import open_part, read_parts
 from eval.benchmarks import Benchmark, check_data, load_benchmark, submission_name
 from eval.report import BenchmarkReport, ItemCounts, write_report
+from eval.versions import model_versions
 from mllm.batch_answers import answer_batch, build_prompt
-from mllm.console import project_version
 from mllm.messages import as_messages
 from mllm.pipeline import Pipeline
 from mllm.processor import Encoded
@@ -237,9 +237,5 @@ def answer_id(benchmark: str, number: int, text: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what the answers depend on."""
-    return {
-        "unitok-mllm": project_version(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "pillow")},
-    }
+    """Of what the answers depend on: the model's software, and what reads the pictures."""
+    return {**model_versions(), "python": platform.python_version(), "pillow": version("pillow")}

@@ -12,13 +12,13 @@ of the same settings, whatever is missing, so a resumed run ends with the same f
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
 from eval.processes import WHOLE, CountDone, Share, own_items, run_with_bar, share_device
-from mllm.console import announce, project_version
+from eval.versions import model_versions
+from mllm.console import announce
 from unitok.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
@@ -172,10 +172,7 @@ def build_settings(pipeline: "Pipeline", prompts: PromptSet, *, drawing: Drawing
         "batch_size": drawing.batch_size,
         "device": pipeline.device.type,
         "dtype": str(pipeline.model.dtype).removeprefix("torch."),
-        "versions": {
-            "unitok-mllm": project_version(),
-            **{name: version(name) for name in ("torch", "transformers")},
-        },
+        "versions": model_versions(),
     }
 
 
