@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
-from eval.processes import WHOLE, CountDone, Share, own_items, run_with_bar, share_device
+from eval.processes import CountDone, own_items, run_with_bar
 from eval.versions import model_versions
 from mllm.console import announce
+from mllm.share import Share, process_device
 from unitok.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ class Drawing:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
-    def load_pipeline(self, device: str) -> "Pipeline":
-        """The model, ready to draw."""
+    def load_pipeline(self) -> "Pipeline":
+        """The model, ready to draw on the device of this process."""
         from mllm.pipeline import Pipeline
 
+        device = process_device(self.device)
         return Pipeline.from_pretrained(self.model, device=device, dtype=self.dtype)
 
     def sampling(self) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def cut_batches(num_prompts: int, drawing: Drawing) -> list[list[PictureKey]]:
 def generate(prompts: PromptSet, folder: Path, *, drawing: Drawing, num_processes: int = 1) -> None:
     """Draw what is missing in `folder`; settings other than those of the pictures are refused."""
     announce(f"loading {drawing.model}")
-    pipeline = drawing.load_pipeline(share_device(drawing.device, WHOLE))
+    pipeline = drawing.load_pipeline()
     for prompt in prompts.prompts:
         pipeline.encode_prompt(prompt["prompt"])
     prepare_tree(prompts, folder, settings=build_settings(pipeline, prompts, drawing=drawing))
@@ -130,9 +132,7 @@ class DrawingTask:
         own = own_items(self.batches, share)
         if not own:
             return
-        pipeline = self.pipeline or self.drawing.load_pipeline(
-            share_device(self.drawing.device, share)
-        )
+        pipeline = self.pipeline or self.drawing.load_pipeline()
         for batch in own:
             self._draw(pipeline, batch)
             count_done(len(batch))
