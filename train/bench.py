@@ -7,9 +7,11 @@ vocabulary of 32,000 words. The baseline pads rows to the longest, computes text
 position and image logits at every visual position, all at once. Ours packs rows and computes the
 logits that are learned, in chunks. Counted are useful tokens: no padding. Memory is the peak of a
 step above parameters, gradients and optimizer states; each variant runs in a process of its own.
+
+A variant takes one step that is not timed and then up to `--steps`, of which none begins after
+`--seconds`.
 """
 
-import json
 import multiprocessing
 import random
 import time
@@ -22,6 +24,7 @@ import torch.nn.functional as F
 import typer
 from rich.table import Table
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from mllm.config import UniTokMLLMConfig
 from mllm.console import announce, out, say, user_errors
@@ -58,6 +61,7 @@ class Measured:
     tokens_per_second: float
     memory_gib: float
     num_parameters: int
+    num_steps: int  # that were timed
     loss: float
 
 
@@ -147,23 +151,30 @@ LOSSES: dict[str, Callable[[UniTokMLLM, Sequence[Encoded], Tensor], Tensor]] = {
 }
 
 
-def measure(shape: str, variant: str, *, steps: int, device: str, threads: int) -> Measured:
-    """Some steps of AdamW in bfloat16 after one that is not timed."""
-    torch.set_num_threads(threads)
+def build_trained(shape: str, variant: str, *, device: str) -> tuple[UniTokMLLM, AdamW]:
+    """A model with gradients and optimizer states, which are not counted, in memory."""
     torch.manual_seed(0)
-    config = build_config(shape)
-    model = UniTokMLLM(config).train()
+    model = UniTokMLLM(build_config(shape)).train()
     nn.Module.to(model, device)  # transformers' own `to` is annotated for another argument
     model.set_attn_implementation(PACKED_SDPA if variant == "ours" else "sdpa")
-    rows = build_rows(config)
-    codes = build_codes(rows)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    optimizer = AdamW(model.parameters(), lr=1e-5, fused=True)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # allocates its states, which are not counted
+    optimizer.step()
+    return model, optimizer
+
+
+def measure(
+    shape: str, variant: str, *, steps: int, seconds: float, device: str, threads: int
+) -> Measured:
+    """Steps of AdamW in bfloat16 after one that is not timed: 1 to `steps`, as time allows."""
+    torch.set_num_threads(threads)
+    model, optimizer = build_trained(shape, variant, device=device)
+    rows = build_rows(model.config)
+    codes = build_codes(rows)
     memory = StepMemory(torch.device(device))
-    seconds, loss = [], 0.0
-    for _ in range(steps + 1):
+    times: list[float] = []
+    while len(times) < 2 or (len(times) <= steps and sum(times[1:]) < seconds):
         started = time.monotonic()
         with torch.autocast(device, torch.bfloat16):
             value = LOSSES[variant](model, rows, codes)
@@ -171,12 +182,13 @@ def measure(shape: str, variant: str, *, steps: int, device: str, threads: int) 
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
         loss = value.item()
-        seconds.append(time.monotonic() - started)
-    num_tokens = sum(len(row) for row in rows)
+        times.append(time.monotonic() - started)
+    num_steps = len(times) - 1
     return Measured(
-        tokens_per_second=num_tokens * steps / sum(seconds[1:]),
+        tokens_per_second=sum(map(len, rows)) * num_steps / sum(times[1:]),
         memory_gib=memory.peak_gib(),
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        num_steps=num_steps,
         loss=loss,
     )
 
@@ -199,13 +211,29 @@ def result_row(shape: str, results: dict[str, Measured]) -> list[str]:
     ]
 
 
+def describe_batch() -> str:
+    """The fixed batch in words: ids before, in and after each picture."""
+    shown, lengths = [], []
+    for kind, before, after in ROWS:
+        parts = [before] if after is None else [before, NUM_VISUAL_TOKENS, after]
+        shown.append(f"{kind} {'+'.join(map(str, parts))}")
+        lengths.append(sum(parts))
+    return (
+        f"batch: {', '.join(shown)} ids: {sum(lengths)} useful tokens, "
+        f"{max(lengths) * len(lengths)} when padded; {NUM_CODEBOOKS} sub-codes of {CODEBOOK_SIZE}"
+    )
+
+
 @app.command(
     help="Measure a training step against a plain baseline.\n\n"
     "Example: python -m train.bench --shape nano --shape 200m"
 )
 def main(
     shape: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SHAPES)}")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Timed steps")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps at most")] = 3,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="No timed step of a variant begins later than this")
+    ] = 20,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 2,
 ) -> None:
@@ -222,13 +250,18 @@ def main(
             for variant in VARIANTS:
                 announce(f"measuring {name}, {variant}")
                 results[variant] = measure_apart(
-                    shape=name, variant=variant, steps=steps, device=device, threads=threads
+                    shape=name,
+                    variant=variant,
+                    steps=steps,
+                    seconds=seconds,
+                    device=device,
+                    threads=threads,
                 )
             table.add_row(*result_row(name, results))
-            losses = {variant: round(each.loss, 4) for variant, each in results.items()}
-            announce(f"last losses {json.dumps(losses)}")
+            for variant, each in results.items():
+                announce(f"{variant}: {each.num_steps} timed steps, last loss {each.loss:.4f}")
     out.print(table)
-    say(f"batch: {', '.join(f'{kind} {before}+{after}' for kind, before, after in ROWS)}")
+    say(describe_batch())
 
 
 if __name__ == "__main__":

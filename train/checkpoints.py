@@ -28,7 +28,8 @@ class CompleteMarker(TrainerCallback):
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             with atomic_write(folder / COMPLETE_FILE) as temporary:
-                temporary.write_text(json.dumps({"processes": PartialState().num_processes}) + "\n")
+                mark = {"processes": PartialState().num_processes, "bytes": file_sizes(folder)}
+                temporary.write_text(json.dumps(mark) + "\n")
 
 
 class StopOnSignal(TrainerCallback):
@@ -87,4 +88,25 @@ def find_checkpoint(folder: Path, *, step: int | None = None) -> Path:
             f"checkpoint {newest} is incomplete: writing it was cut off; delete it to go on from "
             "the one before"
         )
+    check_sizes(newest)
     return newest
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file in a folder and below, but for the mark and files in the making."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != COMPLETE_FILE and not path.name.startswith(".")
+    }
+
+
+def check_sizes(checkpoint: Path) -> None:
+    """Raise ValueError for files that are not as long as they were when all was written."""
+    found = file_sizes(checkpoint)
+    for name, size in read_json(checkpoint / COMPLETE_FILE)["bytes"].items():
+        if found.get(name) != size:
+            raise ValueError(
+                f"checkpoint {checkpoint} is damaged: {name} had {size} bytes, now it has "
+                f"{found.get(name, 'none')}; delete the checkpoint to go on from the one before"
+            )

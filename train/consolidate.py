@@ -18,6 +18,7 @@ from mllm.pipeline import Pipeline
 from train.adapters import merge_saved_adapters
 from train.checkpoints import find_checkpoint
 from train.config import saved_settings
+from train.deepspeed_settings import read_zero
 from train.mllm import CHECKPOINTS
 from train.stage_config import StageConfig
 from train.stage_model import initial_folder
@@ -39,14 +40,19 @@ def consolidate(run: Path, output: Path, *, step: int | None = None) -> Path:
     if (checkpoint / ADAPTER_FILE).is_file():
         pipeline.model = merge_saved_adapters(pipeline.model, checkpoint)
     else:
-        pipeline.model.load_state_dict(read_weights(checkpoint))
+        is_sharded = config.deepspeed is not None and read_zero(config.deepspeed).stage > 1
+        pipeline.model.load_state_dict(read_weights(checkpoint, is_sharded=is_sharded))
     pipeline.save_pretrained(output)
     return checkpoint
 
 
-def read_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """All weights of a checkpoint in float32."""
-    if (checkpoint / "latest").is_file():  # DeepSpeed's mark
+def read_weights(checkpoint: Path, *, is_sharded: bool) -> dict[str, Tensor]:
+    """All weights of a checkpoint in float32, from ZeRO's shards or from safetensors.
+
+    ZeRO-1 keeps the weights whole, and DeepSpeed cannot read its shards when it trained in bfloat16
+    with sums in float32.
+    """
+    if is_sharded:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
         weights: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint))

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from train.deepspeed_settings import read_zero
 from train.mllm_data import MixtureDataset, Packer
 from train.parts import count_parameters
-from train.stage_config import StageConfig
+from train.stage_config import LoraSettings, StageConfig
 
 GIB = 2**30
+LEARNING_BYTES = 16  # float32: the weight, its gradient and two moments of AdamW
+ADAPTED = ".base_layer."  # in the names of the layers that peft has put adapters on
 
 
 @dataclass(frozen=True)
@@ -41,23 +43,36 @@ def describe_stage(
         yield f"{part:12} {learning:>14,} of {total:>14,} parameters learn"
     learning, total = (sum(values) for values in zip(*counts.values(), strict=True))
     yield f"{'all':12} {learning:>14,} of {total:>14,} parameters learn"
-    yield from memory_lines(config, learning, total, model=model, machines=machines)
+    yield memory_line(config, total, model=model, machines=machines)
     yield from batch_lines(config, data, packer, machines=machines)
 
 
-def memory_lines(
-    config: StageConfig, learning: int, total: int, *, model: nn.Module, machines: Machines
-) -> Iterator[str]:
+def memory_line(config: StageConfig, total: int, *, model: nn.Module, machines: Machines) -> str:
     """Weights, gradients and optimizer states per device; activations come on top."""
     if config.deepspeed is None:
-        # float32 weights; gradient and two AdamW moments of what learns.
-        needed = 4 * total + 12 * learning
-        yield f"memory per device before activations: {needed / GIB:.2f} GiB (no ZeRO)"
-        return
-    yield (
+        needed = plain_memory(config, model) / GIB
+        return f"memory per device before activations: {needed:.2f} GiB (no ZeRO)"
+    needed = zero_memory(config.deepspeed, total, model=model, machines=machines)
+    return (
         "memory per device before activations, DeepSpeed's estimate for a model that learns "
-        f"in full: {zero_memory(config.deepspeed, total, model=model, machines=machines):.2f} GiB"
+        f"in full: {needed:.2f} GiB"
     )
+
+
+def plain_memory(config: StageConfig, model: nn.Module) -> float:
+    """Bytes of one device that holds everything."""
+    lora = config.lora or LoraSettings()
+    frozen_bytes = 2 if lora.frozen_dtype == "bfloat16" else 4
+    needed = 0.0
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            each: float = LEARNING_BYTES
+        elif lora.quantization is not None and ADAPTED in name:
+            each = 0.5
+        else:
+            each = frozen_bytes
+        needed += each * parameter.numel()
+    return needed
 
 
 def zero_memory(deepspeed: str, total: int, *, model: nn.Module, machines: Machines) -> float:

@@ -7,6 +7,7 @@ A run folder holds config.yaml, checkpoints/checkpoint-N, log.jsonl, skipped_sam
 samples were left out, and in the end model/, which `--model` and `from_pretrained` take.
 """
 
+import importlib.util
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -20,6 +21,7 @@ from accelerate import PartialState
 from peft import PeftModel
 from torch import nn
 from transformers import TrainingArguments, set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from mllm.config import UniTokMLLMConfig
 from mllm.console import announce, say, user_errors
@@ -61,7 +63,9 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
     """Train one stage; returns False when a signal stopped it before its end (state is saved)."""
     run = Path(config.output)
     state = PartialState(cpu=config.device == "cpu")
-    _, data = open_start(config)  # says what is wrong with them before there is a run folder
+    # Both say what is wrong before there is a run folder.
+    check_trackers(config.watch.report_to)
+    _, data = open_start(config)
     with state.main_process_first():
         prepare_run_folder(config, run, resume=resume)
         start = initial_folder(config.init_from, run, seed=config.seed)
@@ -71,6 +75,8 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
     trainer = build_trainer(config, arguments, pipeline, data)
     report_parts(trainer)
     checkpoint = find_start(run / CHECKPOINTS) if resume else None
+    if resume and state.is_main_process:
+        trainer.run_log.restore(checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.state.global_step < trainer.state.max_steps:
         return False
@@ -81,18 +87,23 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
 
 
 def load_start(config: StageConfig, folder: str, *, device: torch.device) -> Pipeline:
-    """What the stage begins with, in float32 on the processor: the Trainer places it.
+    """What the stage begins with, on the processor: the Trainer places it.
 
-    Layers of 4 bits are made where they will stay.
+    Layers of 4 bits are made where they will stay. A model that ZeRO-3 cut up as it was loaded is
+    moved here: DeepSpeed would leave its buffers, such as codebooks, where they are. All is
+    float32, but for what adapters leave frozen.
     """
     compute_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     quantization = build_quantization(config.lora, compute_dtype=compute_dtype)
-    return Pipeline.from_pretrained(
+    pipeline = Pipeline.from_pretrained(
         folder,
         device="cpu" if quantization is None else device,
-        dtype="float32",
+        dtype="float32" if config.lora is None else config.lora.frozen_dtype,
         quantization=quantization,
     )
+    if is_deepspeed_zero3_enabled():
+        nn.Module.to(pipeline.model, device)  # transformers' own is annotated for another argument
+    return pipeline
 
 
 def dry_run(config: StageConfig, machines: Machines) -> Iterator[str]:
@@ -115,6 +126,15 @@ def open_start(config: StageConfig) -> tuple[StartPlan, StageData]:
         )
     fingerprint = plan.model_config.tokenizer_fingerprint
     return plan, open_data(config, plan.processor, tokenizer_fingerprint=fingerprint)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise ValueError for a tracker whose package is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"watch.report_to needs the package {name}: pip install {name}, or take it out"
+            )
 
 
 def prepare_run_folder(config: StageConfig, run: Path, *, resume: bool) -> None:
@@ -156,6 +176,7 @@ def training_arguments(config: StageConfig, run: Path) -> TrainingArguments:
         eval_strategy="steps" if config.data.validation else "no",
         eval_steps=watch.validate_every,
         report_to=list(watch.report_to),
+        run_name=run.name,
         deepspeed=None if config.deepspeed is None else str(find_deepspeed(config.deepspeed)),
         dataloader_num_workers=config.data.num_workers,
         remove_unused_columns=False,

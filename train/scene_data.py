@@ -25,7 +25,7 @@ from unitok.files import atomic_write
 from unitok.model import UniTok
 from unitok.text import build_text_tokenizer
 
-SKIPPED_SINGLES = 0.7  # of the pictures with one object, about which few questions can be asked
+SKIPPED_SINGLES = 0.5  # of the pictures with one object: several are harder to read and to draw
 UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt, for guidance
 # Of the question rows only describe the picture: what follows a description could be answered
 # without looking.
@@ -201,24 +201,24 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
         talks += [self._dialogue(rng) for _ in range(self.mix.dialogues)]
         return [self._pad(rows) for rows in (drawings, listings, talks) if rows]
 
-    def _drawing(self, rng: random.Random) -> Encoded:
-        index = rng.randrange(len(self.codes.examples))
-        _, caption = training_example(index)
-        prompt = None if rng.random() < UNCONDITIONAL_SHARE else caption
-        return self.processor.encode_text_to_image(prompt, picture=self.codes.example(index))
-
-    def _interview(self, rng: random.Random, choose: QuestionChooser) -> Encoded:
-        index = self._shown(rng)
-        asked = choose(training_example(index)[0], rng)
-        return self.processor.encode_chat(_interview(asked, self.codes.example(index)))
-
-    def _shown(self, rng: random.Random) -> int:
-        """A picture to talk about, seldom one with a single object."""
+    def _choose(self, rng: random.Random) -> int:
+        """A picture, less often one with a single object."""
         while True:
             index = rng.randrange(len(self.codes.examples))
             num_objects = len(training_example(index)[0].objects)
             if num_objects > 1 or rng.random() >= SKIPPED_SINGLES:
                 return index
+
+    def _drawing(self, rng: random.Random) -> Encoded:
+        index = self._choose(rng)
+        _, caption = training_example(index)
+        prompt = None if rng.random() < UNCONDITIONAL_SHARE else caption
+        return self.processor.encode_text_to_image(prompt, picture=self.codes.example(index))
+
+    def _interview(self, rng: random.Random, choose: QuestionChooser) -> Encoded:
+        index = self._choose(rng)
+        asked = choose(training_example(index)[0], rng)
+        return self.processor.encode_chat(_interview(asked, self.codes.example(index)))
 
     def _dialogue(self, rng: random.Random) -> Encoded:
         index = rng.randrange(len(self.codes.dialogue_ends))

@@ -74,6 +74,7 @@ class LoraSettings(RunConfig):
     alpha: int = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     quantization: Literal["nf4", "fp4"] | None = None  # of the frozen layers, in 4 bits: QLoRA
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # of all else that does not learn
 
 
 class QuestionSetting(RunConfig):
@@ -100,7 +101,7 @@ class WatchConfig(RunConfig):
     save_every: int = Field(default=500, gt=0)
     # One alone would be deleted before the next is known to be complete.
     keep_checkpoints: int = Field(default=2, ge=2)
-    report_to: tuple[str, ...] = ("tensorboard",)
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     samples: SampleSettings | None = None
 
 
@@ -136,8 +137,22 @@ class StageConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check_adapters(self) -> "StageConfig":
+        if self.lora and self.lora.frozen_dtype == "bfloat16":
+            self._check_bfloat16_base()
         if self.lora and self.deepspeed and read_zero(self.deepspeed).stage == 3:
             raise ValueError(
                 "adapters cannot be merged into weights that ZeRO-3 has cut up; set deepspeed=zero2"
             )
         return self
+
+    def _check_bfloat16_base(self) -> None:
+        """Adapters cast between the two types, other layers do not."""
+        if self.precision != "bf16":
+            raise ValueError(
+                "lora.frozen_dtype bfloat16 is computed in bfloat16: set precision=bf16"
+            )
+        if set(self.trainable) != {"llm"}:
+            raise ValueError(
+                f"trainable is {sorted(self.trainable)}, but parts that learn beside the llm need "
+                "float32 around them; leave lora.frozen_dtype out"
+            )

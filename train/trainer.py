@@ -6,7 +6,6 @@ Text and image losses are logged apart, and by source.
 Needs no change for DeepSpeed: ZeRO stages come with the settings.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mllm.loss import LossTerms, count_learned
 from train.mfu import utilisation
 from train.parts import part_of
-
-SKIPPED_FILE = "skipped_samples.jsonl"
-LOG_FILE = "log.jsonl"
-TERMS = ("text", "image", "num_text", "num_image")  # columns of a LossTerms.by_group
+from train.run_log import SKIPPED_FILE, TERMS, LogCounts, RunLog, mean_loss, mean_losses
 
 
 class UniTokTrainer(Trainer):
@@ -45,8 +42,6 @@ class UniTokTrainer(Trainer):
     ) -> None:
         """`lr_scales`: factor on the learning rate of a part of the model, by its name."""
         super().__init__(model, args, **options)
-        self.run_folder = run_folder
-        self.source_names = list(source_names)
         self.validation_names = list(validation_names)
         self.lr_scales = dict(lr_scales)
         config = self.accelerator.unwrap_model(self.model).config
@@ -54,12 +49,8 @@ class UniTokTrainer(Trainer):
             "image_token_id": config.image_token_id,
             "num_codebooks": config.num_codebooks,
         }
-        # Kept in training and emptied by each log: (sources, 4), the columns of TERMS.
-        self._sums = torch.zeros(len(self.source_names), len(TERMS), dtype=torch.float64)
-        self._num_tokens = 0
-        self._num_skipped = 0
+        self.run_log = RunLog(run_folder, source_names)
         self._num_learned = 0  # of this process, since the run was started or resumed
-        self._logged_at = time.monotonic()
 
     # -- loss ------------------------------------------------------------------------------------
 
@@ -78,39 +69,23 @@ class UniTokTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The batch's part of the step's loss, times the processes that average gradients."""
-        self._note_skipped(inputs.pop("skipped"))
+        self.run_log.note_skipped(inputs.pop("skipped"), step=self.state.global_step + 1)
         outputs = model(**inputs)
         terms: LossTerms = outputs.loss_terms
         assert terms.by_group is not None
         assert num_items_in_batch is not None
         self._num_learned += terms.num_learned
-        self._add(terms.by_group, num_tokens=inputs["input_ids"].numel())
+        self.run_log.add(terms.by_group, num_tokens=inputs["input_ids"].numel())
         loss = (terms.text + terms.image) / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
-
-    def _add(self, by_group: Tensor, *, num_tokens: int) -> None:
-        self._sums = self._sums.to(by_group.device)
-        self._sums[: len(by_group)] += by_group
-        self._num_tokens += num_tokens
-
-    def _note_skipped(self, skipped: Sequence[tuple[int, str, str]]) -> None:
-        """List samples that were left out, by process, in the run folder."""
-        if not skipped:
-            return
-        self._num_skipped += len(skipped)
-        path = self.run_folder / SKIPPED_FILE
-        with path.open("a", encoding="utf-8") as file:
-            for source, row_id, reason in skipped:
-                entry = {"source": self.source_names[source], "id": row_id, "reason": reason}
-                file.write(json.dumps(entry) + "\n")
 
     def check_learned(self) -> None:
         """Raise RuntimeError if no process found a sample to learn from: the model is as before."""
         own = torch.tensor([self._num_learned], device=self.args.device)
         if not self.accelerator.reduce(own, reduction="sum").item():
             raise RuntimeError(
-                f"nothing was learned: every sample was left out, {self.run_folder / SKIPPED_FILE} "
-                "says why"
+                "nothing was learned: every sample was left out, "
+                f"{self.run_log.folder / SKIPPED_FILE} says why"
             )
 
     # -- order of data and rates -----------------------------------------------------------------
@@ -152,35 +127,37 @@ class UniTokTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add text and image losses, tokens per second and skipped samples since the last log."""
         if "loss" in logs:
-            logs = {**logs, **self._gather_sums()}
+            counts = self.run_log.count(self.accelerator)
+            self.run_log.clear()
+            logs = {**logs, **self._describe(counts)}
         super().log(logs, start_time)
         if self.is_world_process_zero():
-            with (self.run_folder / LOG_FILE).open("a") as file:
-                file.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
+            self.run_log.write(self.state.log_history[-1])
 
-    def _gather_sums(self) -> dict[str, float]:
-        """Means over all processes since the last call."""
-        seconds = time.monotonic() - self._logged_at
-        counts = torch.tensor([self._num_tokens, self._num_skipped], device=self._sums.device)
-        sums = self.accelerator.reduce(self._sums.clone(), reduction="sum")
-        num_tokens, num_skipped = self.accelerator.reduce(counts, reduction="sum").tolist()
-        self._sums.zero_()
-        self._num_tokens, self._num_skipped = 0, 0
-        self._logged_at = time.monotonic()
+    def _describe(self, counts: LogCounts) -> dict[str, float]:
         values = {
-            **mean_losses(sums, self.source_names),
-            "tokens_per_second": round(num_tokens / seconds, 1),
-            "skipped_samples": num_skipped,
+            # Of all steps since the last log, each learned text id and sub-code counted once.
+            "loss": mean_loss(counts.sums),
+            **mean_losses(counts.sums, self.run_log.source_names),
+            "tokens_per_second": round(counts.tokens_per_second, 1),
+            "skipped_samples": counts.num_skipped,
         }
         if self.args.device.type == "cuda":
             share = utilisation(
-                num_tokens / seconds,
+                counts.tokens_per_second,
                 self.accelerator.unwrap_model(self.model),
                 device_name=torch.cuda.get_device_name(self.args.device),
                 devices=self.accelerator.num_processes,
             )
             values |= {} if share is None else {"mfu": round(share, 4)}
         return values
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        counts = self.run_log.count(self.accelerator)
+        if self.is_world_process_zero():
+            name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.run_log.save(counts, Path(str(self.args.output_dir)) / name)
 
     def evaluate(
         self,
@@ -197,7 +174,7 @@ class UniTokTrainer(Trainer):
             for name, value in mean_losses(sums, self.validation_names).items()
         }
         self.log(metrics)
-        self._logged_at += time.monotonic() - started
+        self.run_log.leave_out(time.monotonic() - started)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
@@ -208,7 +185,9 @@ class UniTokTrainer(Trainer):
         model = self.model_wrapped
         was_training = model.training
         model.eval()
-        sums = self._sums.new_zeros(len(self.validation_names), len(TERMS))
+        sums = torch.zeros(
+            len(self.validation_names), len(TERMS), dtype=torch.float64, device=self.args.device
+        )
         for batch in loader:
             batch.pop("skipped")
             with self.compute_loss_context_manager():
@@ -216,16 +195,3 @@ class UniTokTrainer(Trainer):
             sums[: len(by_group)] += by_group.to(sums.device)
         model.train(was_training)
         return self.accelerator.reduce(sums, reduction="sum")
-
-
-def mean_losses(sums: Tensor, source_names: Sequence[str]) -> dict[str, float]:
-    """`loss/text`, `loss/image` and the same of each source from sums (sources, 4)."""
-    suffixes = ["", *(f"/{name}" for name in source_names)]
-    rows = [sums.sum(dim=0).tolist(), *sums.tolist()]
-    means = {}
-    for suffix, (text, image, num_text, num_image) in zip(suffixes, rows, strict=True):
-        if num_text:
-            means[f"loss/text{suffix}"] = text / num_text
-        if num_image:
-            means[f"loss/image{suffix}"] = image / num_image
-    return means

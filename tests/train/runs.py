@@ -9,11 +9,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+ROOT = Path(__file__).parents[2]
+
 
 def read_losses(run: Path) -> list[float]:
     """The loss of every logged step."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
+
+
+def log_without_times(run: Path) -> list[dict[str, float]]:
+    """What the log says, but for how fast it went."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    named = [{key: line[key] for key in line if "per_second" not in key} for line in lines]
+    return [line for line in named if "train_runtime" not in line]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -28,7 +37,12 @@ def assert_same_weights(expected: Path, got: Path) -> None:
 
 def run_module(*command: str, folder: Path | None = None) -> None:
     """`python -m COMMAND...` in a process of its own, in `folder`."""
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),  # this checkout, whatever is installed
+    }
     result = subprocess.run(
         [sys.executable, "-m", *command],
         capture_output=True,

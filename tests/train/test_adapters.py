@@ -1,12 +1,14 @@
 """LoRA: only adapters learn, merged equals unmerged, resume is exact."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch import nn
 
 import train.mllm
 from mllm.model import UniTokMLLM
@@ -77,6 +79,53 @@ def test_named_visual_parts_learn_in_full_beside_the_adapters(tmp_path: Path) ->
     assert (merged.visual_embedder.mlp[1].bias == 7).all()
 
 
+def watch_model(monkeypatch: pytest.MonkeyPatch, look: Callable[[nn.Module], None]) -> None:
+    """Have `look` called with the model of each stage before it learns."""
+    build = train.mllm.build_trainer
+
+    def build_and_look(*arguments):
+        trainer = build(*arguments)
+        look(trainer.model)
+        return trainer
+
+    monkeypatch.setattr(train.mllm, "build_trainer", build_and_look)
+
+
+HALF = {"lora": {**LORA["lora"], "frozen_dtype": "bfloat16"}, "trainable": ["llm"]}
+
+
+def test_what_is_frozen_can_be_held_in_bfloat16_while_adapters_stay_float32(
+    finished: Path, materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtypes = set()
+
+    def look(model: nn.Module) -> None:
+        dtypes.update((value.requires_grad, value.dtype) for value in model.parameters())
+
+    watch_model(monkeypatch, look)
+    assert run_stage(build_config(materials, tmp_path / "run", precision="bf16", **HALF))
+    assert dtypes == {(True, torch.float32), (False, torch.bfloat16)}
+    # The random adapters and what dropout takes are the same; measured 2.1e-3.
+    assert read_losses(tmp_path / "run") == pytest.approx(read_losses(finished), rel=0.02)
+    before, got = load_file(materials["start"] / "model.safetensors"), weights(tmp_path / "run")
+    changed = {part_of(name) for name in got if not torch.equal(got[name], before[name])}
+    assert changed == {"llm"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "fp32"}, "set precision=bf16"),
+        ({"precision": "bf16", "trainable": ["llm", "projector"]}, "leave lora.frozen_dtype out"),
+    ],
+)
+def test_bfloat16_weights_beside_float32_ones_are_refused(
+    changes: dict, message: str, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_config(materials, tmp_path, **{**HALF, **changes})
+
+
 QLORA = {"lora": {**LORA["lora"], "quantization": "nf4"}, "trainable": ["llm", "projector"]}
 
 
@@ -85,18 +134,15 @@ def test_qlora_learns_over_layers_of_4_bits_and_merges_into_whole_ones(
 ) -> None:
     bitsandbytes = pytest.importorskip("bitsandbytes")
     seen = []
-    build = train.mllm.build_trainer
 
-    def build_and_look(*arguments):
-        trainer = build(*arguments)
+    def look(model: nn.Module) -> None:
         seen.extend(
             name.removeprefix("base_model.model.")
-            for name, module in trainer.model.named_modules()
+            for name, module in model.named_modules()
             if isinstance(module, bitsandbytes.nn.Linear4bit)
         )
-        return trainer
 
-    monkeypatch.setattr(train.mllm, "build_trainer", build_and_look)
+    watch_model(monkeypatch, look)
     config = build_config(materials, tmp_path / "run", **QLORA)
     # bitsandbytes cannot infer on a CPU with layers narrower than 64; nano's own are wider.
     data = config.data.model_copy(update={"validation": ()})

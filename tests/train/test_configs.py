@@ -6,12 +6,15 @@ import pytest
 
 import train.mllm
 from train.config import load_config
+from train.deepspeed_settings import find_deepspeed
 from train.extraction import ExtractConfig
 from train.nano import NanoConfig
 from train.stage_config import StageConfig
+from unitok.files import read_json
 
 CONFIGS = Path(train.mllm.__file__).parent / "configs"
-OTHERS = {"nano": NanoConfig, "nano_codes": ExtractConfig}
+DEEPSPEED = sorted(path.stem for path in (CONFIGS / "deepspeed").glob("*.json"))
+OTHERS = {"nano": NanoConfig, "nano_codes": ExtractConfig, "official_codes": ExtractConfig}
 STAGES = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OTHERS)
 
 
@@ -24,6 +27,11 @@ def test_the_settings_of_a_stage_are_valid(name: str) -> None:
     config = load_stage(name)
     assert config.output == f"runs/{name}"
     assert config.deepspeed is None or config.device == "auto"
+
+
+@pytest.mark.parametrize("name", DEEPSPEED)
+def test_deepspeed_adds_gradients_up_in_float32_whatever_the_precision(name: str) -> None:
+    assert read_json(find_deepspeed(name))["data_types"] == {"grad_accum_dtype": "fp32"}
 
 
 @pytest.mark.parametrize("name", list(OTHERS))
@@ -40,6 +48,18 @@ def test_each_stage_begins_where_the_one_before_ends(size: str) -> None:
     assert finetune.init_from.mllm == f"{pretrain.output}/model"
     assert align.trainable == ("projector",)
     assert pretrain.data.rows.unconditional_share == 0.1
+
+
+@pytest.mark.parametrize("size", ["nano", "official"])
+def test_the_sources_of_each_stage_are_among_those_that_are_extracted(size: str) -> None:
+    codes = load_config(ExtractConfig, CONFIGS / f"{size}_codes.yaml")
+    extracted = {source.name for source in codes.sources}
+    used = set()
+    for stage in ("align", "pretrain", "finetune"):
+        for source in load_stage(f"{size}_{stage}").data.sources:
+            assert source.codes == str(codes.output)
+            used.add(source.source)
+    assert used == extracted
 
 
 @pytest.mark.parametrize("size", ["nano", "official"])

@@ -6,12 +6,20 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mllm.pipeline import Pipeline
-from tests.train.runs import assert_same_weights, read_losses, run_processes, weights
+from tests.train.runs import (
+    assert_same_weights,
+    log_without_times,
+    read_losses,
+    run_processes,
+    weights,
+)
 from tests.train.test_mllm import build_config
 from tests.train.tiny_shards import build_rows, write_rows
 from train.config import save_config
+from train.consolidate import consolidate
 from train.deepspeed_settings import find_deepspeed
 from train.stage_config import StageConfig
 from unitok.files import read_json
@@ -70,12 +78,16 @@ def test_accumulation_and_processes_together_follow_the_same_curve(
     assert launch(config, processes=2) == pytest.approx(expected, rel=SAME_CURVE)
 
 
-@pytest.mark.parametrize("deepspeed", ["zero2", "zero3"])
+@pytest.mark.parametrize(
+    ("deepspeed", "precision"), [("zero1", "bf16"), ("zero2", "fp32"), ("zero3", "fp32")]
+)
 def test_two_processes_stopped_by_a_signal_to_one_and_resumed_end_with_the_same_weights(
-    deepspeed: str, materials: dict[str, Path], tmp_path: Path
+    deepspeed: str, precision: str, materials: dict[str, Path], tmp_path: Path
 ) -> None:
     whole, parts = (
-        config_for(materials, tmp_path / name, processes=2, deepspeed=deepspeed)
+        config_for(materials, tmp_path / name, processes=2, deepspeed=deepspeed).model_copy(
+            update={"precision": precision}
+        )
         for name in ("whole", "parts")
     )
     launch(whole, processes=2)
@@ -84,15 +96,25 @@ def test_two_processes_stopped_by_a_signal_to_one_and_resumed_end_with_the_same_
     assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3").is_dir()
     launch(parts, processes=2, resume=True)
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert log_without_times(tmp_path / "whole") == log_without_times(tmp_path / "parts")
 
 
-def test_bfloat16_stays_near_the_curve_of_float32(
-    single: Any, materials: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("deepspeed", ["zero1", "zero2", "zero3"])
+def test_bfloat16_sums_gradients_in_float32_and_stays_near_its_curve(
+    deepspeed: str, single: Any, materials: dict[str, Path], tmp_path: Path
 ) -> None:
-    config = config_for(materials, tmp_path / "run", processes=2, deepspeed="zero2")
-    losses = launch(config.model_copy(update={"precision": "bf16"}), processes=2)
+    batch = {"samples_per_pack": 1, "accumulation": 2}
+    config = build_config(
+        materials, tmp_path / "run", batch=batch, deepspeed=deepspeed, precision="bf16"
+    )
+    losses = launch(config, processes=2, module="tests.train.float32_gradients")
     expected, _ = single
     assert losses == pytest.approx(expected, rel=0.05)
+    consolidate(tmp_path / "run", tmp_path / "again")
+    again = load_file(tmp_path / "again" / "model.safetensors")
+    for name, value in weights(tmp_path / "run").items():
+        # The checkpoint has them in float32.
+        torch.testing.assert_close(again[name].to(value.dtype), value, rtol=0.01, atol=0, msg=name)
 
 
 def test_nothing_changes_when_all_is_cut_up_and_processes_need_different_numbers_of_chunks(

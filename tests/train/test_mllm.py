@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 import train.mllm
 from mllm.config import UniTokMLLMConfig
 from mllm.pipeline import Pipeline
-from tests.train.runs import assert_same_weights, read_losses, weights
+from tests.train.runs import assert_same_weights, log_without_times, read_losses, weights
 from train.checkpoints import COMPLETE_FILE
 from train.config import CONFIG_COPY, begin_run, save_config
 from train.mllm import CODEBOOKS, run_stage
@@ -128,6 +128,63 @@ def test_a_stopped_and_resumed_stage_ends_with_the_same_weights(
     assert_same_weights(finished, tmp_path / "parts")
 
 
+def test_a_stage_of_which_only_one_part_learns_resumes_exactly_too(
+    materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = (
+        build_config(materials, tmp_path / name, trainable=["projector"])
+        for name in ("whole", "parts")
+    )
+    assert run_stage(whole)
+    run_until(3, parts, monkeypatch)
+    assert run_stage(parts, resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_that_goes_on_from_an_older_checkpoint_has_every_step_once_in_its_log(
+    finished: Path, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    config = copy_run(finished, materials, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-6")
+    assert run_stage(config, resume=True)
+    assert log_without_times(tmp_path / "run") == log_without_times(finished)
+
+
+def test_a_run_that_stopped_between_two_lines_of_its_log_writes_the_same_lines(
+    materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = (build_config(materials, tmp_path / name) for name in ("whole", "parts"))
+    watch = whole.watch.model_copy(update={"log_every": 4, "samples": None})
+    rows = whole.data.rows.model_copy(update={"max_length": 16})
+    data = whole.data.model_copy(update={"rows": rows})
+    whole, parts = (
+        config.model_copy(update={"watch": watch, "data": data}) for config in (whole, parts)
+    )
+    assert run_stage(whole)
+    run_until(3, parts, monkeypatch)
+    assert run_stage(parts, resume=True)
+    logged = log_without_times(tmp_path / "whole")
+    assert logged == log_without_times(tmp_path / "parts")
+    assert any(line.get("skipped_samples") for line in logged)
+    first, second = (
+        (tmp_path / name / "skipped_samples.jsonl").read_text() for name in ("whole", "parts")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(("cuts_up", "expected"), [(False, "cpu"), (True, "meta")])
+def test_what_zero_3_has_cut_up_is_on_its_device_with_all_buffers(
+    cuts_up: bool, expected: str, materials: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeepSpeed moves no model that it cut up as it was loaded; any other is the Trainer's."""
+    monkeypatch.setattr(train.mllm, "is_deepspeed_zero3_enabled", lambda: cuts_up)
+    config = build_config(materials, Path("run"))
+    device = torch.device("meta")  # stands for a GPU
+    pipeline = train.mllm.load_start(config, str(materials["start"]), device=device)
+    tensors = [*pipeline.model.buffers(), *pipeline.model.parameters()]
+    assert {tensor.device.type for tensor in tensors} == {expected}
+
+
 @pytest.mark.parametrize("part", list(PARTS))
 def test_only_the_named_part_learns(part: str, materials: dict[str, Path], tmp_path: Path) -> None:
     config = build_config(materials, tmp_path, trainable=[part])
@@ -139,6 +196,29 @@ def test_only_the_named_part_learns(part: str, materials: dict[str, Path], tmp_p
         if "quantizer" not in name and not torch.equal(value, before[name])
     }
     assert changed == {part}
+
+
+def test_each_part_has_its_own_share_of_the_learning_rate(
+    materials: dict[str, Path], tmp_path: Path
+) -> None:
+    optim = {"lr": 1e-3, "lr_scales": {"visual_head": 0.0, "projector": 0.5}}
+    run_stage(build_config(materials, tmp_path, optim=optim))
+    before, after = load_file(materials["start"] / "model.safetensors"), weights(tmp_path)
+    moved = dict.fromkeys(PARTS, 0.0)
+    for name in after:
+        if "quantizer" not in name:
+            change = (after[name] - before[name]).abs().max().item()
+            moved[part_of(name)] = max(moved[part_of(name)], change)
+    assert moved["visual_head"] == 0
+    # AdamW moves a weight by about its rate at each step, whatever the gradient's size.
+    assert moved["projector"] == pytest.approx(0.5 * moved["llm"], rel=0.3)
+
+
+def test_gradient_checkpointing_changes_no_loss(
+    finished: Path, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    run_stage(build_config(materials, tmp_path, gradient_checkpointing=True))
+    assert read_losses(tmp_path) == pytest.approx(read_losses(finished), rel=1e-5)
 
 
 def test_how_a_step_is_cut_changes_nothing(materials: dict[str, Path], tmp_path: Path) -> None:
@@ -208,6 +288,17 @@ def test_what_is_wrong_with_data_is_said_before_there_is_a_run_folder(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_tracker_that_is_not_installed_is_said_before_there_is_a_run_folder(
+    materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = build_config(materials, tmp_path / "run")
+    watch = config.watch.model_copy(update={"report_to": ("wandb",)})
+    with pytest.raises(ValueError, match="needs the package wandb: pip install wandb, or"):
+        run_stage(config.model_copy(update={"watch": watch}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_stopped_before_its_first_checkpoint_starts_again(
     finished: Path, materials: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -239,7 +330,7 @@ def test_another_number_of_processes_is_refused_on_resume(
 ) -> None:
     config = copy_run(finished, materials, tmp_path / "run")
     mark = tmp_path / "run" / "checkpoints" / "checkpoint-6" / COMPLETE_FILE
-    mark.write_text('{"processes": 2}')
+    mark.write_text(json.dumps({**json.loads(mark.read_text()), "processes": 2}))
     with pytest.raises(ValueError, match="was written by 2 processes, now there are 1; resume"):
         run_stage(config, resume=True)
 
@@ -256,7 +347,23 @@ def test_a_run_folder_is_not_overwritten(finished: Path, materials: dict[str, Pa
 
 def test_a_checkpoint_that_was_cut_off_is_named(finished: Path, materials: dict[str, Path]) -> None:
     newest = finished / "checkpoints" / "checkpoint-6"
+    mark = (newest / COMPLETE_FILE).read_text()
     (newest / COMPLETE_FILE).unlink()
     with pytest.raises(ValueError, match=r"checkpoint-6 is incomplete"):
         run_stage(build_config(materials, finished), resume=True)
-    (newest / COMPLETE_FILE).write_text('{"processes": 1}')
+    (newest / COMPLETE_FILE).write_text(mark)
+
+
+def test_a_checkpoint_whose_files_were_damaged_later_is_named(
+    finished: Path, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    config = copy_run(finished, materials, tmp_path / "run")
+    weights_file = tmp_path / "run" / "checkpoints" / "checkpoint-6" / "model.safetensors"
+    size = weights_file.stat().st_size
+    weights_file.write_bytes(weights_file.read_bytes()[:-10])
+    message = rf"is damaged: model\.safetensors had {size} bytes, now it has {size - 10}; delete"
+    with pytest.raises(ValueError, match=message):
+        run_stage(config, resume=True)
+    weights_file.unlink()
+    with pytest.raises(ValueError, match=rf"had {size} bytes, now it has none; delete"):
+        run_stage(config, resume=True)

@@ -4,13 +4,11 @@ from pathlib import Path
 
 import pytest
 
-import train.mllm
 from mllm.pipeline import Pipeline
-from tests.train.runs import read_losses, run_module, run_processes
+from tests.train.runs import ROOT, read_losses, run_module, run_processes
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(train.mllm.__file__).parents[1]
 CONFIGS = ROOT / "train" / "configs"
 NUM_EXAMPLES = 48
 
