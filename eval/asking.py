@@ -22,6 +22,7 @@ from eval.answer_parts import open_part, read_parts
 from eval.benchmarks import Benchmark, check_data, load_benchmark, submission_name
 from eval.processes import CountDone
 from eval.report import BenchmarkReport, ItemCounts, write_report
+from eval.result_folder import SETTINGS_FILE, begin_folder
 from eval.versions import model_versions
 from mllm.batch_answers import answer_batch, build_prompt
 from mllm.console import announce
@@ -29,9 +30,8 @@ from mllm.messages import as_messages
 from mllm.pipeline import Pipeline
 from mllm.processor import Encoded
 from mllm.share import WHOLE, Share, process_device
-from unitok.files import atomic_write, read_json
+from unitok.files import read_json
 
-SETTINGS_FILE = "settings.json"  # what a run may not change when it is started again
 PARTS_FOLDER = "parts"
 ANSWERS_FILE = "answers.jsonl"
 REPORT_FILE = "report.json"
@@ -204,28 +204,6 @@ class AskingTask:
         device = process_device(config.device)
         pipeline = Pipeline.from_pretrained(config.model, device=device, dtype=config.dtype)
         Asking(config).ask(pipeline, share, count_done=count_done)
-
-
-def begin_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings into a new results folder, or compare them with those that are there."""
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        # Another process may just have begun the folder, or be at it under a hidden name.
-        names = {each.name for each in folder.iterdir() if not each.name.startswith(".")}
-        if names - {SETTINGS_FILE, PARTS_FOLDER}:
-            raise FileExistsError(
-                f"{folder} holds other files; name a new folder, or one begun by this command"
-            )
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    begun = read_json(path)
-    for name, value in settings.items():
-        if begun.get(name) != value:
-            raise ValueError(
-                f"{folder} was begun with {name} {begun.get(name)}, got {value}; give the same "
-                "settings to go on, or name a new folder"
-            )
 
 
 def hash_questions(questions: Sequence[BenchmarkQuestion], data: Path | None) -> str:

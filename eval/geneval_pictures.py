@@ -10,17 +10,18 @@ of the same settings, whatever is missing, so a resumed run ends with the same f
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
 from eval.processes import CountDone, own_items, run_with_bar
+from eval.result_folder import begin_folder
 from eval.versions import model_versions
 from mllm.console import announce
 from mllm.share import Share, process_device
-from unitok.files import atomic_write, read_json, write_json
+from unitok.files import atomic_write
 
 if TYPE_CHECKING:
     from mllm.pipeline import Pipeline
@@ -100,7 +101,10 @@ def generate(prompts: PromptSet, folder: Path, *, drawing: Drawing, num_processe
     pipeline = drawing.load_pipeline()
     for prompt in prompts.prompts:
         pipeline.encode_prompt(prompt["prompt"])
-    prepare_tree(prompts, folder, settings=build_settings(pipeline, prompts, drawing=drawing))
+    settings = build_settings(pipeline, prompts, drawing=drawing)
+    remarks = {"model": drawing.model}
+    begin_folder(folder, settings, file=SETTINGS_FILE, remarks=remarks)
+    write_prompts(prompts, folder)
     batches = cut_batches(len(prompts.prompts), drawing)
     missing = [batch for batch in batches if any(not key.path(folder).is_file() for key in batch)]
     num_pictures = len(prompts.prompts) * drawing.num_images
@@ -159,9 +163,8 @@ class DrawingTask:
 
 
 def build_settings(pipeline: "Pipeline", prompts: PromptSet, *, drawing: Drawing) -> dict[str, Any]:
-    """All that a picture depends on, for JSON; `model` is only how the user called it."""
+    """All that a picture depends on, for JSON."""
     return {
-        "model": drawing.model,
         **pipeline.fingerprints(),
         "prompts": prompts.describe(),
         "num_images": drawing.num_images,
@@ -176,41 +179,11 @@ def build_settings(pipeline: "Pipeline", prompts: PromptSet, *, drawing: Drawing
     }
 
 
-def prepare_tree(prompts: PromptSet, folder: Path, *, settings: Mapping[str, Any]) -> None:
-    """The folders with their prompts; refuses a folder that holds anything else."""
-    path = folder / SETTINGS_FILE
-    if path.is_file():
-        check_settings(read_json(path), settings, folder)
-    elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} is not empty and has no {SETTINGS_FILE}; choose a new folder for pictures"
-        )
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(settings, path)
+def write_prompts(prompts: PromptSet, folder: Path) -> None:
+    """The official folders, each with its prompt."""
     for number, prompt in enumerate(prompts.prompts):
         own = folder / f"{number:05d}"
         (own / "samples").mkdir(parents=True, exist_ok=True)
         if not (own / METADATA_FILE).is_file():
             with atomic_write(own / METADATA_FILE) as temporary:
                 temporary.write_text(json.dumps(prompt) + "\n", encoding="utf-8")
-
-
-def check_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to mix pictures of different settings in one folder."""
-    others = [
-        f"{name} is {stored.get(name)!r} there and {value!r} now"
-        for name, value in wanted.items()
-        if name != "model" and stored.get(name) != value
-    ]
-    if others:
-        raise ValueError(
-            f"{folder} holds pictures of other settings: {'; '.join(others)}; "
-            "choose a new folder, or the settings of the old one"
-        )
-
-
-def read_settings(folder: Path) -> dict[str, Any] | None:
-    """The settings of the pictures in `folder`; None where they are not ours."""
-    path = folder / SETTINGS_FILE
-    return read_json(path) if path.is_file() else None

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from eval.picture_folder import (
+    SETTINGS_FILE,
     DrawingPlan,
     PictureJob,
-    claim_folder,
     describe_drawing,
     draw_missing,
 )
+from eval.result_folder import begin_folder
 from mllm.console import announce, progress_bar
 from mllm.pipeline import MAX_BATCH_SIZE, Pipeline
 from mllm.share import Share, process_device
@@ -82,7 +83,7 @@ def draw_benchmark(
     settings = describe_drawing(
         pipeline, plan, prompts=prompts, seed=drawer.seed, seed_rule=SEED_RULE, **benchmark
     )
-    claim_folder(folder, settings)
+    begin_folder(folder, settings, file=SETTINGS_FILE)
     jobs = [
         PictureJob(path, prompt, drawer.seed + number)
         for number, (path, prompt) in enumerate(zip(paths, prompts, strict=True))

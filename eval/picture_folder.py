@@ -2,22 +2,20 @@
 
 Pictures are cut into batches once, whatever is missing and however many processes draw, and a batch
 is drawn as a whole: a picture is always computed together with the same others, so a run that was
-killed at any moment ends, started again, with the files of an undisturbed one. What decides how
-pictures look is stored beside them; a folder that was begun with other settings is refused, because
-nobody could tell the pictures apart later.
+killed at any moment ends, started again, with the files of an undisturbed one.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from eval.file_hashes import hash_lines
+from eval.result_folder import read_settings
 from mllm.pipeline import MAX_BATCH_SIZE, Pipeline
 from mllm.sampling import SamplingParams
 from mllm.share import Share
-from unitok.files import atomic_write, read_json
+from unitok.files import atomic_write
 from unitok.image import Rounding
 
 SETTINGS_FILE = "generation.json"
@@ -64,44 +62,14 @@ def describe_drawing(
     }
 
 
-def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make `folder` one of pictures drawn with `settings`; ValueError if it is one of others."""
-    file = folder / SETTINGS_FILE
-    if file.is_file():
-        _refuse_other_settings(folder, read_json(file), settings)
-        return
-    # Hidden files are what a process that starts at the same moment is about to rename.
-    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise ValueError(
-            f"{folder} has files but no {SETTINGS_FILE} that says how its pictures were drawn; "
-            "name an empty or new folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def _refuse_other_settings(
-    folder: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]
-) -> None:
-    wanted = json.loads(json.dumps(settings))  # as the stored ones: lists for tuples
-    for name in sorted({*stored, *wanted}):
-        if stored.get(name) != wanted.get(name):
-            raise ValueError(
-                f"the pictures in {folder} were drawn with {name} {stored.get(name)}, not "
-                f"{wanted.get(name)}; give the same settings to go on, or name another folder"
-            )
-
-
 def read_generation(folder: Path, prompts: Iterable[str]) -> dict[str, Any] | None:
     """How the pictures in `folder` were drawn; None where nobody wrote it down.
 
     ValueError if they were drawn for other prompts than `prompts`.
     """
-    file = folder / SETTINGS_FILE
-    if not file.is_file():
+    settings = read_settings(folder, file=SETTINGS_FILE)
+    if settings is None:
         return None
-    settings = read_json(file)
     if settings.get("prompts_sha256") != hash_lines(prompts):
         raise ValueError(f"the pictures in {folder} were drawn for other prompts than these")
     return settings

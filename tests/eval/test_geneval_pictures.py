@@ -115,10 +115,10 @@ def test_a_stopped_run_ends_with_the_same_files(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["--seed", "1"], "seed is 0 there and 1 now"),
+        (["--seed", "1"], "begun with seed 0, got 1"),
         (["--guidance-scale", "2"], "'guidance_scale': 3.0"),
-        (["-n", "3"], "num_images is 2 there and 3 now"),
-        (["--per-task", "2"], "prompts is"),
+        (["-n", "3"], "begun with num_images 2, got 3"),
+        (["--per-task", "2"], "begun with prompts {"),
     ],
 )
 def test_a_folder_of_other_settings_is_refused(
@@ -127,7 +127,7 @@ def test_a_folder_of_other_settings_is_refused(
     before = read_pictures(images)
     result = generate(model, images, *changes)
     assert result.exit_code == 1
-    assert "holds pictures of other settings" in result.output
+    assert "give the same settings to go on" in result.output
     assert words in result.output
     assert read_pictures(images) == before
 
@@ -136,7 +136,7 @@ def test_a_folder_of_something_else_is_refused(model: Path, tmp_path: Path) -> N
     (tmp_path / "notes.txt").write_text("mine")
     result = generate(model, tmp_path)
     assert result.exit_code == 1
-    assert "is not empty and has no generation.json" in result.output
+    assert "holds files but no generation.json" in result.output
 
 
 def test_a_killed_generation_is_no_complete_run(model: Path, images: Path, tmp_path: Path) -> None:
