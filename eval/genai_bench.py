@@ -31,6 +31,7 @@ from eval.picture_commands import (
     Force,
     Guidance,
     Model,
+    NumProcesses,
     Output,
     Partial,
     Seed,
@@ -217,6 +218,7 @@ def generate_command(
     top_p: TopP = None,
     device: Device = "auto",
     dtype: Dtype = None,
+    num_processes: NumProcesses = 1,
     unofficial: Unofficial = False,
 ) -> None:
     quiet_libraries()
@@ -228,7 +230,13 @@ def generate_command(
         paths = [picture_path(output, number) for number in range(1, len(lines) + 1)]
         # As UniTok stores them: pixels cut off to whole levels, JPEG of Pillow's own quality.
         draw_benchmark(
-            drawer, lines, paths, folder=output, rounding="truncate", benchmark=BENCHMARK
+            drawer,
+            lines,
+            paths,
+            folder=output,
+            rounding="truncate",
+            num_processes=num_processes,
+            benchmark=BENCHMARK,
         )
 
 

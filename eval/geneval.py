@@ -14,6 +14,21 @@ from eval.geneval_judge import JudgeChoice
 from eval.geneval_pictures import Drawing, generate
 from eval.geneval_prompts import DRAWN_SCENES, PromptSet, drawn_prompts, read_prompts
 from eval.geneval_scoring import PAGE_FILE, REPORT_FILE, ScoringRun, score
+from eval.picture_commands import (
+    BatchSize,
+    Device,
+    Dtype,
+    Force,
+    Guidance,
+    Model,
+    NumProcesses,
+    Output,
+    Partial,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+)
 from eval.report import BenchmarkReport, print_report
 from mllm.console import announce, out, quiet_libraries, say, user_errors
 from unitok.files import check_output, write_json
@@ -29,17 +44,7 @@ Prompts = Annotated[
     str, typer.Argument(help=f"evaluation_metadata.jsonl, a file like it, or {DRAWN_SCENES}")
 ]
 PerTask = Annotated[int, typer.Option(min=1, help=f"With {DRAWN_SCENES}: prompts of each task")]
-Model = Annotated[str, typer.Option(help="nano, a folder or a hub name")]
 NumImages = Annotated[int, typer.Option("--num-images", "-n", min=1, help="Pictures per prompt")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the first picture; the others follow from it")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures drawn at a time")]
-Guidance = Annotated[float | None, typer.Option(help="1: none; by default the model's own")]
-Temperature = Annotated[float | None, typer.Option(min=0, help="By default the model's own")]
-TopK = Annotated[int | None, typer.Option(min=1, help="By default the model's own")]
-TopP = Annotated[float | None, typer.Option(help="By default the model's own")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16")]
-NumProcesses = Annotated[int, typer.Option(min=1, help="Side by side, each on its own GPU")]
 DetectorName = Annotated[
     str | None, typer.Option("--detector", help="inspector, a converted folder or a hub name")
 ]
@@ -52,8 +57,6 @@ Colors = Annotated[
 Options = Annotated[
     list[str] | None, typer.Option("--options", help="Official key=value; may be repeated")
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to")]
-Force = Annotated[bool, typer.Option("--force", help="Replace finished results")]
 
 
 @app.command(
@@ -99,9 +102,7 @@ def score_command(
     detections: DetectionsFile = None,
     colors: Colors = None,
     options: Options = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Score an incomplete folder, labelled so")
-    ] = False,
+    partial: Partial = False,
     num_images: Annotated[
         int | None, typer.Option(min=1, help="Pictures per prompt, if drawn elsewhere")
     ] = None,
@@ -168,7 +169,7 @@ def compare_command(
     options: Options = None,
     device: Device = "auto",
     output: Annotated[Path | None, typer.Option("-o", help="Also store it as JSON")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there")] = False,
+    force: Force = False,
 ) -> None:
     quiet_libraries()
     with user_errors():

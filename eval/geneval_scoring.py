@@ -28,9 +28,9 @@ from eval.geneval_judge import (
     sample_key,
 )
 from eval.geneval_page import build_page
-from eval.geneval_pictures import SETTINGS_FILE
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES
 from eval.geneval_results import ImageResult, Sample, find_folders, find_samples, summarize
+from eval.picture_folder import SETTINGS_FILE
 from eval.processes import run_with_bar
 from eval.report import BenchmarkReport, GroupScore, ItemCounts, ItemResult, write_report
 from eval.result_folder import begin_folder, find_difference, read_settings

@@ -19,6 +19,7 @@ from eval.picture_commands import (
     Force,
     Guidance,
     Model,
+    NumProcesses,
     Output,
     Partial,
     Seed,
@@ -60,6 +61,7 @@ def generate_command(
     top_p: TopP = None,
     device: Device = "auto",
     dtype: Dtype = None,
+    num_processes: NumProcesses = 1,
 ) -> None:
     quiet_libraries()
     with user_errors():
@@ -70,7 +72,13 @@ def generate_command(
         prompts = [entry.prompt for entry in entries]
         paths = [output / f"{entry.stem}.jpg" for entry in entries]
         draw_benchmark(
-            drawer, prompts, paths, folder=output, rounding="truncate", benchmark=BENCHMARK
+            drawer,
+            prompts,
+            paths,
+            folder=output,
+            rounding="truncate",
+            num_processes=num_processes,
+            benchmark=BENCHMARK,
         )
 
 

@@ -57,14 +57,14 @@ def test_only_missing_pictures_are_drawn_and_they_come_out_the_same(pipeline, jo
     kept = jobs[0].path.stat().st_mtime_ns
     jobs[1].path.unlink()
     seen = []
-    assert draw(pipeline, jobs, batch_size=1, progress=lambda *counts: seen.append(counts)) == 1
+    assert draw(pipeline, jobs, batch_size=1, count_done=seen.append) == 1
     assert contents(jobs) == complete
     assert jobs[0].path.stat().st_mtime_ns == kept
-    assert seen == [(2, 3), (3, 3)]
+    assert seen == [1]
 
 
 def test_a_run_that_breaks_off_leaves_no_half_picture(pipeline, jobs, monkeypatch):
-    def fail(self, path):
+    def fail(self, path, **options):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
@@ -128,7 +128,7 @@ def test_a_batch_of_nothing_is_refused():
 
 def test_settings_say_what_decides_a_picture(pipeline):
     plan = DrawingPlan(SamplingParams(guidance_scale=2.0), batch_size=8)
-    settings = describe_drawing(pipeline, plan, prompts=PROMPTS, benchmark="genai", seed=3)
+    settings = describe_drawing(pipeline, plan, texts=PROMPTS, benchmark="genai", seed=3)
     assert settings == {
         "benchmark": "genai",
         "seed": 3,
@@ -146,7 +146,7 @@ def test_settings_say_what_decides_a_picture(pipeline):
 def test_a_score_learns_how_its_pictures_were_drawn(pipeline, tmp_path):
     assert read_generation(tmp_path, PROMPTS) is None
     plan = DrawingPlan(pipeline.build_sampling())
-    settings = describe_drawing(pipeline, plan, prompts=PROMPTS, benchmark="genai", seed=3)
+    settings = describe_drawing(pipeline, plan, texts=PROMPTS, benchmark="genai", seed=3)
     begin_folder(tmp_path, settings, file=SETTINGS_FILE)
     assert read_generation(tmp_path, PROMPTS) == settings
     with pytest.raises(ValueError, match="were drawn for other prompts than these"):
