@@ -4,6 +4,7 @@ Prompts are the official file, a file of one's own, or `drawn`: held-out drawn s
 embedded model is judged by the same code and rules, with the inspector as the detector.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -15,19 +16,13 @@ from eval.geneval_pictures import Drawing, generate
 from eval.geneval_prompts import DRAWN_SCENES, PromptSet, drawn_prompts, read_prompts
 from eval.geneval_scoring import PAGE_FILE, REPORT_FILE, ScoringRun, score
 from eval.picture_commands import (
-    BatchSize,
     Device,
-    Dtype,
+    Drawer,
     Force,
-    Guidance,
-    Model,
     NumProcesses,
     Output,
     Partial,
-    Seed,
-    Temperature,
-    TopK,
-    TopP,
+    with_drawer_options,
 )
 from eval.report import BenchmarkReport, print_report
 from mllm.console import announce, out, quiet_libraries, say, user_errors
@@ -64,28 +59,18 @@ Options = Annotated[
     help="Draw the pictures of all prompts; started again, it goes on.\n\n"
     f"Example: {COMMAND} generate evaluation_metadata.jsonl -o images --model nano",
 )
+@with_drawer_options
 def generate_command(
     prompts: Prompts,
     output: Output,
-    model: Model = "nano",
+    drawer: Drawer,
     num_images: NumImages = Drawing.num_images,
-    seed: Seed = 0,
-    batch_size: BatchSize = Drawing.batch_size,
-    guidance_scale: Guidance = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    device: Device = "auto",
-    dtype: Dtype = None,
     per_task: PerTask = 10,
     num_processes: NumProcesses = 1,
 ) -> None:
     quiet_libraries()
     with user_errors():
-        drawing = Drawing(
-            model, num_images, seed, batch_size, guidance_scale, temperature, top_k, top_p,
-            device, dtype,
-        )  # fmt: skip
+        drawing = Drawing(num_images=num_images, **asdict(drawer))
         chosen = find_prompts(prompts, per_task=per_task)
         generate(chosen, output, drawing=drawing, num_processes=num_processes)
 
@@ -122,33 +107,23 @@ def score_command(
     help="Draw the pictures and judge them; started again, it goes on.\n\n"
     f"Example: {COMMAND} run {DRAWN_SCENES} -o scenes --detector inspector",
 )
+@with_drawer_options
 def run_command(
     prompts: Prompts,
     output: Output,
+    drawer: Drawer,
     detector: DetectorName = None,
     colors: Colors = None,
     options: Options = None,
-    model: Model = "nano",
     num_images: NumImages = Drawing.num_images,
-    seed: Seed = 0,
-    batch_size: BatchSize = Drawing.batch_size,
-    guidance_scale: Guidance = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    device: Device = "auto",
-    dtype: Dtype = None,
     per_task: PerTask = 10,
     num_processes: NumProcesses = 1,
     force: Force = False,
 ) -> None:
     quiet_libraries()
     with user_errors():
-        drawing = Drawing(
-            model, num_images, seed, batch_size, guidance_scale, temperature, top_k, top_p,
-            device, dtype,
-        )  # fmt: skip
-        choice = JudgeChoice(detector, None, colors, tuple(options or ()), device)
+        drawing = Drawing(num_images=num_images, **asdict(drawer))
+        choice = JudgeChoice(detector, None, colors, tuple(options or ()), drawer.device)
         run = ScoringRun(output / PICTURES_FOLDER, output, force=force)
         run.check()
         chosen = find_prompts(prompts, per_task=per_task)

@@ -1,9 +1,10 @@
 """What the commands that draw a benchmark's pictures have in common: options, and the drawing."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -44,15 +45,15 @@ SEED_RULE = "seed + number of the picture, from 0"
 class Drawer:
     """Who draws, and how; None leaves a value to the model."""
 
-    model: str = "nano"
-    seed: int = 0
-    batch_size: int = MAX_BATCH_SIZE
-    guidance_scale: float | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    device: str = "auto"
-    dtype: str | None = None
+    model: Model = "nano"
+    seed: Seed = 0
+    batch_size: BatchSize = MAX_BATCH_SIZE
+    guidance_scale: Guidance = None
+    temperature: Temperature = None
+    top_k: TopK = None
+    top_p: TopP = None
+    device: Device = "auto"
+    dtype: Dtype = None
 
     def load(self) -> Pipeline:
         """The model, on the device of this process."""
@@ -68,6 +69,28 @@ class Drawer:
             top_p=self.top_p,
         )
         return DrawingPlan(sampling, rounding, self.batch_size)
+
+
+def with_drawer_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of Drawer in place of its argument `drawer`."""
+    hints = get_type_hints(Drawer, include_extras=True)
+    options = [
+        Parameter(
+            field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(Drawer)
+    ]
+    own = [each for each in signature(command).parameters.values() if each.name != "drawer"]
+    parameters = [*(each.replace(kind=Parameter.KEYWORD_ONLY) for each in own), *options]
+
+    def run(**values: Any) -> None:
+        drawer = Drawer(**{field.name: values.pop(field.name) for field in fields(Drawer)})
+        command(drawer=drawer, **values)
+
+    # What typer makes a command line of.
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
 
 
 @dataclass(frozen=True)

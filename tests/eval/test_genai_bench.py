@@ -346,6 +346,8 @@ def test_two_processes_draw_the_pictures_of_one(tmp_path, files, model, monkeypa
         monkeypatch.setenv("RANK", rank)
         result = run(*arguments, "-o", tmp_path / "two")
         assert ("2 of 4 are still missing" in result.stderr) == (rank == "1")
+    refused = run(*arguments, "-o", tmp_path / "two", "--num-processes", 2)
+    assert "this is one of 2 processes already; leave --num-processes out" in refused.stderr
     one, two = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         for name in ("one", "two")
