@@ -13,9 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
-from eval.picture_commands import Drawer, draw_pictures, tell_missing
-from eval.picture_folder import SETTINGS_FILE, PictureJob, describe_drawing
-from eval.result_folder import begin_folder
+from eval.picture_commands import Drawer, begin_pictures, draw_pictures, tell_missing
+from eval.picture_folder import PictureJob
 from eval.versions import model_versions
 from mllm.console import announce
 from unitok.files import atomic_write
@@ -85,20 +84,17 @@ def picture_jobs(prompts: PromptSet, folder: Path, *, drawing: Drawing) -> list[
 
 def generate(prompts: PromptSet, folder: Path, *, drawing: Drawing, num_processes: int = 1) -> None:
     """Draw what is missing in `folder`; settings other than those of the pictures are refused."""
-    announce(f"loading {drawing.model}")
     drawer = drawing.drawer
-    pipeline = drawer.load()
-    settings = describe_drawing(
-        pipeline,
-        drawer.plan(pipeline),
+    pipeline = begin_pictures(
+        drawer,
+        folder,
+        num_processes=num_processes,
         texts=[prompt["prompt"] for prompt in prompts.prompts],
         prompts=prompts.describe(),
         num_images=drawing.num_images,
-        seed=drawing.seed,
         seed_rule=SEED_RULE,
         versions=model_versions(),
     )
-    begin_folder(folder, settings, file=SETTINGS_FILE, remarks={"model": drawing.model})
     write_prompts(prompts, folder)
     jobs = picture_jobs(prompts, folder, drawing=drawing)
     draw_pictures(drawer, jobs, pipeline=pipeline, num_processes=num_processes)

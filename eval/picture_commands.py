@@ -109,15 +109,39 @@ class DrawingTask:
         draw_missing(pipeline, self.jobs, plan=plan, share=share, count_done=count_done)
 
 
+def begin_pictures(
+    drawer: Drawer,
+    folder: Path,
+    *,
+    rounding: Rounding = "round",
+    num_processes: int = 1,
+    **benchmark: Any,
+) -> Pipeline | None:
+    """Begin a folder of pictures, or go on in it; `benchmark` goes to `describe_drawing`.
+
+    Returns the model, except where processes load their own and need the memory.
+    """
+    own_share(num_processes)
+    announce(f"loading {drawer.model}")
+    pipeline = drawer.load()
+    plan = drawer.plan(pipeline, rounding)
+    settings = describe_drawing(pipeline, plan, seed=drawer.seed, **benchmark)
+    begin_folder(folder, settings, file=SETTINGS_FILE, remarks={"model": drawer.model})
+    return pipeline if num_processes == 1 else None
+
+
 def draw_pictures(
     drawer: Drawer,
     jobs: Sequence[PictureJob],
     *,
-    pipeline: Pipeline,
+    pipeline: Pipeline | None,
     rounding: Rounding = "round",
     num_processes: int = 1,
 ) -> None:
-    """Draw what is missing of `jobs`, or of this process's share of them."""
+    """Draw what is missing of `jobs`, or of this process's share of them.
+
+    `pipeline` is that of `begin_pictures`.
+    """
     share = own_share(num_processes)
     batches = cut_batches(jobs, drawer.batch_size, share=share)
     num_items = sum(map(len, batches))
@@ -125,10 +149,8 @@ def draw_pictures(
     announce(f"drawing {num_missing} of {num_items} pictures")
     if not num_missing:
         return
-    # A pipeline is not handed to other processes: they load their own.
-    task = DrawingTask(drawer, jobs, rounding, pipeline if num_processes == 1 else None)
     run_with_bar(
-        task,
+        DrawingTask(drawer, jobs, rounding, pipeline),
         "drawing",
         num_done=num_items - num_missing,
         num_items=num_items,
@@ -153,18 +175,15 @@ def draw_benchmark(
     With a `limit`, only those of the first prompts are drawn. `benchmark` is stored with the
     settings. Picture number i, from 0, has the seed `seed + i`.
     """
-    announce(f"loading {drawer.model}")
-    pipeline = drawer.load()
-    plan = drawer.plan(pipeline, rounding)
-    settings = describe_drawing(
-        pipeline, plan, texts=prompts, seed=drawer.seed, seed_rule=SEED_RULE, **benchmark
+    how: Any = {"rounding": rounding, "num_processes": num_processes}
+    pipeline = begin_pictures(
+        drawer, folder, texts=prompts, seed_rule=SEED_RULE, **how, **benchmark
     )
-    begin_folder(folder, settings, file=SETTINGS_FILE)
     jobs = [
         PictureJob(path, prompt, drawer.seed + number)
         for number, (path, prompt) in enumerate(zip(paths, prompts, strict=True))
     ][:limit]
-    draw_pictures(drawer, jobs, pipeline=pipeline, rounding=rounding, num_processes=num_processes)
+    draw_pictures(drawer, jobs, pipeline=pipeline, **how)
     announce(tell_missing([job.path for job in jobs], folder))
 
 

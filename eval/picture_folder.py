@@ -111,9 +111,10 @@ def draw_missing(
     for batch in missing:
         for job in batch:
             pipeline.encode_prompt(job.prompt)
+    notes = build_notes(pipeline, DrawSettings(**asdict(plan.sampling)))
     num_stored = 0
     for batch in missing:
-        num_stored += _draw_batch(pipeline, batch, plan)
+        num_stored += _draw_batch(pipeline, batch, plan=plan, notes=notes)
         count_done(len(batch))
     return num_stored
 
@@ -124,7 +125,13 @@ def _check_sampling(pipeline: Pipeline, sampling: SamplingParams) -> None:
         raise ValueError(f"the model would draw with {usable}, not {sampling}; set every value")
 
 
-def _draw_batch(pipeline: Pipeline, batch: Sequence[PictureJob], plan: DrawingPlan) -> int:
+def _draw_batch(
+    pipeline: Pipeline,
+    batch: Sequence[PictureJob],
+    *,
+    plan: DrawingPlan,
+    notes: Mapping[str, object],
+) -> int:
     """Draw a whole batch and store what was missing of it; returns how many that were."""
     pictures = pipeline.generate_images(
         [job.prompt for job in batch],
@@ -134,7 +141,6 @@ def _draw_batch(pipeline: Pipeline, batch: Sequence[PictureJob], plan: DrawingPl
         rounding=plan.rounding,
         **asdict(plan.sampling),
     )
-    notes = build_notes(pipeline, DrawSettings(**asdict(plan.sampling)))
     num_stored = 0
     for job, picture in zip(batch, pictures, strict=True):
         if not job.path.is_file():
