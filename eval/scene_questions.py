@@ -112,14 +112,14 @@ def _ask(form: Form, words: Words, rng: random.Random) -> Question:
     place = rng.choice(("", "", " in the picture"))
     text = rng.choice(form.wordings).format(**words, color=color, place=place)
     noun = "object" if "shape" in text else rng.choice(("object", "shape"))
-    return Question(form.kind, text.replace(_NOUN, noun), words["answer"])
+    return Question(form.kind, text.replace(NOUN, noun), words["answer"])
 
 
 # ---- naming objects ------------------------------------------------------------------------------
-_NOUN = "<noun>"  # stands for "object" or "shape" where a reference leaves the shape open
+NOUN = "<noun>"  # stands for "object" or "shape" where a reference leaves the shape open
 
 
-def _references(scene: Scene, item: SceneObject, using: Sequence[str]) -> list[str]:
+def references(scene: Scene, item: SceneObject, using: Sequence[str]) -> list[str]:
     """Every phrase from these attributes that fits this object and no other."""
     phrases = []
     for length in range(1, len(using) + 1):
@@ -127,7 +127,7 @@ def _references(scene: Scene, item: SceneObject, using: Sequence[str]) -> list[s
             look = [getattr(item, name) for name in attributes]
             same = [o for o in scene.objects if [getattr(o, name) for name in attributes] == look]
             if len(same) == 1:
-                noun = [] if "shape" in attributes else [_NOUN]
+                noun = [] if "shape" in attributes else [NOUN]
                 phrases.append(" ".join(look + noun))
     return phrases
 
@@ -135,7 +135,7 @@ def _references(scene: Scene, item: SceneObject, using: Sequence[str]) -> list[s
 def _pairs(scene: Scene, using: Sequence[str]) -> Iterator[tuple[SceneObject, SceneObject, Words]]:
     """Ordered pairs of objects with every way to name both."""
     for a, b in permutations(scene.objects, 2):
-        for name_a, name_b in product(_references(scene, a, using), _references(scene, b, using)):
+        for name_a, name_b in product(references(scene, a, using), references(scene, b, using)):
             yield a, b, {"a": name_a, "b": name_b}
 
 
@@ -186,7 +186,7 @@ def _shape_exists(scene: Scene) -> Iterator[Candidate]:
 def _color_exists(scene: Scene) -> Iterator[Candidate]:
     present = {item.color for item in scene.objects}
     for color in COLORS:
-        yield _yes_no({"what": f"{counted(1, color)} {_NOUN}"}, color in present)
+        yield _yes_no({"what": f"{counted(1, color)} {NOUN}"}, color in present)
 
 
 def _size_shape_exists(scene: Scene) -> Iterator[Candidate]:
@@ -197,18 +197,18 @@ def _size_shape_exists(scene: Scene) -> Iterator[Candidate]:
 
 def _color_of(scene: Scene) -> Iterator[Candidate]:
     for item in scene.objects:
-        for name in _references(scene, item, ("size", "shape")):
+        for name in references(scene, item, ("size", "shape")):
             yield _answered({"a": name}, item.color)
 
 
 def _shape_of(scene: Scene) -> Iterator[Candidate]:
     for item in scene.objects:
-        for name in _references(scene, item, ("size", "color")):
+        for name in references(scene, item, ("size", "color")):
             yield _answered({"a": name}, item.shape)
 
 
 def _count_all(scene: Scene) -> Iterator[Candidate]:
-    yield _answered({"what": f"{_NOUN}s"}, NUMBER_WORDS[len(scene.objects)])
+    yield _answered({"what": f"{NOUN}s"}, NUMBER_WORDS[len(scene.objects)])
 
 
 def _count_shape(scene: Scene) -> Iterator[Candidate]:
@@ -220,7 +220,7 @@ def _count_shape(scene: Scene) -> Iterator[Candidate]:
 def _count_color(scene: Scene) -> Iterator[Candidate]:
     counts = Counter(item.color for item in scene.objects)
     for color in COLORS:
-        yield _answered({"what": f"{color} {_NOUN}s"}, NUMBER_WORDS[counts[color]])
+        yield _answered({"what": f"{color} {NOUN}s"}, NUMBER_WORDS[counts[color]])
 
 
 def _count_color_shape(scene: Scene) -> Iterator[Candidate]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eval.scene_dialogues import dialogue
-from eval.scene_questions import Question, describe, questions
+from eval.scene_questions import NOUN, Question, describe, questions, references
 from eval.scene_scores import encode_scenes, scene_pixels
 from eval.scene_text import example, object_phrase
 from eval.scenes import Scene
@@ -32,7 +32,16 @@ UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt,
 DESCRIPTION_SHARE = 0.1
 MAX_QUESTIONS = 6  # about one picture
 QUESTION_DRAWS = 3  # of one question per kind, to choose from
-KIND_WEIGHTS = {"position": 4, "comparison": 4, "count": 2}  # what is learned last is asked most
+# What takes two objects is learned last, and asked most.
+KIND_WEIGHTS = {
+    "position": 6, "comparison": 5, "place": 4, "count": 3, "existence": 1, "color": 1, "shape": 1,
+}  # fmt: skip
+# Where a single object is, in words for each quarter of the sides. Without it the relation of two
+# objects stays at chance long after color, shape and size of each are read.
+PLACE_SHARE = 0.75  # of the listing rows ask for places instead
+MAX_PLACES = 2  # in one row
+COLUMNS = ("far left", "left", "right", "far right")
+ROWS = ("top", "high", "low", "bottom")
 # Every object in the order of its place: nothing about the answer is left to chance, so each of its
 # words teaches reading.
 LISTINGS = {"x": "what do you see from left to right?", "y": "what do you see from above to below?"}
@@ -56,15 +65,28 @@ def choose_questions(scene: Scene, rng: random.Random) -> list[Question]:
     """What one conversation asks about a training picture."""
     if rng.random() < DESCRIPTION_SHARE:
         return [describe(scene, rng)]
-    drawn = [*questions(scene, rng, balanced=False)]
+    drawn = [*questions(scene, rng, balanced=False), *places(scene, rng)]
     for _ in range(QUESTION_DRAWS):
         drawn += questions(scene, rng)
     asked = {item.question: item for item in drawn}  # each wording once
     # The largest of random numbers to the power 1 / weight: a weighted draw without repetition.
     by_chance = sorted(
-        asked.values(), key=lambda item: rng.random() ** (1 / KIND_WEIGHTS.get(item.kind, 1))
+        asked.values(), key=lambda item: rng.random() ** (1 / KIND_WEIGHTS[item.kind])
     )
     return by_chance[-MAX_QUESTIONS:]
+
+
+def places(scene: Scene, rng: random.Random) -> list[Question]:
+    """Where in the picture each object is that can be told from the others."""
+    asked = []
+    for item in scene.objects:
+        if names := references(scene, item, ("size", "color", "shape")):
+            name = rng.choice(names).replace(NOUN, "object")
+            column, row = COLUMNS[int(4 * item.x)], ROWS[int(4 * item.y)]
+            asked.append(
+                Question("place", f"where in the picture is the {name}?", f"{column}, {row}")
+            )
+    return asked
 
 
 def listing(scene: Scene, rng: random.Random) -> Question:
@@ -174,7 +196,7 @@ class BatchMix(RunConfig):
     """Rows of one training batch."""
 
     drawings: int = 32  # a prompt and its picture
-    listings: int = 0  # a picture and all its objects in order
+    listings: int = 0  # a picture and its objects in order, or the places of some
     question_rows: int = 24  # a picture and several questions
     dialogues: int = 8  # conversations with up to two pictures, some of them drawn
 
@@ -196,7 +218,7 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
     def __getitem__(self, step: int) -> list[tuple[EncodedBatch, Tensor]]:
         rng = random.Random(f"{self.seed}:{step}")
         drawings = [self._drawing(rng) for _ in range(self.mix.drawings)]
-        listings = [self._interview(rng, _listing_alone) for _ in range(self.mix.listings)]
+        listings = [self._interview(rng, _listing_or_places) for _ in range(self.mix.listings)]
         talks = [self._interview(rng, choose_questions) for _ in range(self.mix.question_rows)]
         talks += [self._dialogue(rng) for _ in range(self.mix.dialogues)]
         return [self._pad(rows) for rows in (drawings, listings, talks) if rows]
@@ -235,8 +257,9 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
         return batch, torch.stack(codes)
 
 
-def _listing_alone(scene: Scene, rng: random.Random) -> list[Question]:
-    return [listing(scene, rng)]
+def _listing_or_places(scene: Scene, rng: random.Random) -> list[Question]:
+    asked = places(scene, rng) if rng.random() < PLACE_SHARE else []
+    return rng.sample(asked, min(MAX_PLACES, len(asked))) or [listing(scene, rng)]
 
 
 def _interview(asked: Sequence[Question], codes: Tensor) -> list[Message]:
