@@ -43,10 +43,14 @@ def run_scorer(
     with user_errors():
         for path in filter(None, (output, submission)):
             check_output(path, force=force)
-        report = score()
-        if output is not None:
-            write_report(report, output)
-        print_report(report)
+        present(score(), output)
+
+
+def present(report: BenchmarkReport, output: Path | None) -> None:
+    """Store a report if there is a file for it, and print it."""
+    if output is not None:
+        write_report(report, output)
+    print_report(report)
 
 
 def scorer_app(

@@ -41,8 +41,8 @@ from eval.benchmark_data import (
     read_result_list,
     write_result_list,
 )
-from eval.report import BenchmarkReport, count_problems, print_report, write_report
-from eval.scorer_commands import AnsweredOnlyOption, ForceOption, OutputOption
+from eval.report import BenchmarkReport, count_problems
+from eval.scorer_commands import AnsweredOnlyOption, ForceOption, OutputOption, present
 from eval.scoring import count_items
 from eval.vqav2_rules import NAME, Annotation, Normalization, parse_annotation, score_annotated
 from mllm.console import announce, say, user_errors
@@ -255,9 +255,7 @@ def main(
                 normalization=normalization,
                 answered_only=answered_only,
             )
-            if output is not None:
-                write_report(report, output)
-            print_report(report)
+            present(report, output)
 
 
 if __name__ == "__main__":
