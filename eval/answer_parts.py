@@ -36,8 +36,3 @@ def read_parts(folder: Path) -> dict[int, str]:
                 record = json.loads(line)
                 answers.setdefault(record["number"], record["text"])
     return answers
-
-
-def count_answers(folder: Path) -> int:
-    """About how many answers there are, quickly: what two processes answered counts twice."""
-    return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))

@@ -9,7 +9,7 @@ a run that was killed at any moment ends, started again, with the files of an un
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,22 +20,22 @@ from PIL import Image
 from eval.answer_files import AnswerLine, BenchmarkQuestion, write_answers
 from eval.answer_parts import open_part, read_parts
 from eval.benchmarks import Benchmark, check_data, load_benchmark, submission_name
+from eval.processes import CountDone
 from eval.report import BenchmarkReport, ItemCounts, write_report
+from eval.result_folder import SETTINGS_FILE, begin_folder
+from eval.versions import model_versions
 from mllm.batch_answers import answer_batch, build_prompt
-from mllm.console import project_version
+from mllm.console import announce
 from mllm.messages import as_messages
 from mllm.pipeline import Pipeline
 from mllm.processor import Encoded
-from mllm.share import Share
-from unitok.files import atomic_write, read_json
+from mllm.share import WHOLE, Share, process_device
+from unitok.files import read_json
 
-SETTINGS_FILE = "settings.json"  # what a run may not change when it is started again
 PARTS_FOLDER = "parts"
 ANSWERS_FILE = "answers.jsonl"
 REPORT_FILE = "report.json"
 NUM_HEX = 22  # as long as the ids of LLaVA's answer files
-
-Report = Callable[[int, int], None]  # questions asked, questions to ask
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,12 @@ class Asking:
         self.num_in_all = len(questions)
         self.questions = questions[: config.limit]
 
-    def ask(self, pipeline: Pipeline, share: Share, *, report: Report) -> None:
+    def ask(self, pipeline: Pipeline, share: Share, *, count_done: CountDone) -> None:
         """Ask what is missing of this process's share.
 
         A results folder that was begun with other settings, and questions that are too long for
-        the model, are refused before the first answer.
+        the model, are refused before the first answer. `count_done` is called with the number of
+        answers that were just stored.
         """
         begin_folder(self.folder, self._settings(pipeline))
         answered = read_parts(self.parts)
@@ -79,7 +80,6 @@ class Asking:
             self._prompts(pipeline, batch)
         if not batches:
             return
-        done, total = 0, sum(map(len, batches))
         with open_part(self.parts) as append:
             for batch in batches:
                 texts = answer_batch(
@@ -88,13 +88,14 @@ class Asking:
                     max_new_tokens=self.benchmark.MAX_NEW_TOKENS,
                 )
                 found = dict(zip(batch, texts, strict=True))
-                append({number: found[number] for number in batch if number not in answered})
-                done += len(batch)
-                report(done, total)
+                new = {number: found[number] for number in batch if number not in answered}
+                append(new)
+                count_done(len(new))
 
-    def num_missing(self) -> int:
-        """How many questions have no answer yet."""
-        return len(self.questions) - len(read_parts(self.parts))
+    def num_missing(self, share: Share = WHOLE) -> int:
+        """How many questions of a share have no answer yet."""
+        answered = read_parts(self.parts)
+        return sum(number not in answered for batch in self._batches(share) for number in batch)
 
     def finish(self, options: Mapping[str, Any]) -> BenchmarkReport:
         """Answers of all processes into one file, scored; call it when none is missing."""
@@ -189,26 +190,20 @@ class Asking:
         return replace(report, settings={**about, **report.settings}, notes=notes)
 
 
-def begin_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings into a new results folder, or compare them with those that are there."""
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        # Another process may just have begun the folder, or be at it under a hidden name.
-        names = {each.name for each in folder.iterdir() if not each.name.startswith(".")}
-        if names - {SETTINGS_FILE, PARTS_FOLDER}:
-            raise FileExistsError(
-                f"{folder} holds other files; name a new folder, or one begun by this command"
-            )
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    begun = read_json(path)
-    for name, value in settings.items():
-        if begun.get(name) != value:
-            raise ValueError(
-                f"{folder} was begun with {name} {begun.get(name)}, got {value}; give the same "
-                "settings to go on, or name a new folder"
-            )
+@dataclass(frozen=True)
+class AskingTask:
+    """Asks with a model that each process loads for itself."""
+
+    config: AskConfig
+
+    def run(self, share: Share, count_done: CountDone) -> None:
+        """Load the model and ask one share of the questions."""
+        config = self.config
+        if share.index == 0:
+            announce(f"loading model {config.model}")
+        device = process_device(config.device)
+        pipeline = Pipeline.from_pretrained(config.model, device=device, dtype=config.dtype)
+        Asking(config).ask(pipeline, share, count_done=count_done)
 
 
 def hash_questions(questions: Sequence[BenchmarkQuestion], data: Path | None) -> str:
@@ -237,9 +232,5 @@ def answer_id(benchmark: str, number: int, text: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what the answers depend on."""
-    return {
-        "unitok-mllm": project_version(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "pillow")},
-    }
+    """Of what the answers depend on: the model's software, and what reads the pictures."""
+    return {**model_versions(), "python": platform.python_version(), "pillow": version("pillow")}

@@ -1,4 +1,4 @@
-"""The data of LLaVA's benchmarks, and how answers fit the questions.
+"""The data of the understanding benchmarks: question files, official annotations, result lists.
 
 DATA is the folder that LLaVA calls `playground/data/eval`: the archive eval.zip, named in its
 docs/Evaluation.md, unpacks there to a folder per benchmark, and the benchmarks' own files and
@@ -6,44 +6,66 @@ pictures are put beside its question files.
 """
 
 import json
-from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, read_json_lines
-from eval.report import BenchmarkReport, ItemCounts, print_report, write_report
 from unitok.files import atomic_write, read_json
 
+BUNDLE = "LLaVA's eval.zip (linked in docs/Evaluation.md of haotian-liu/LLaVA)"
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
+LETTER = "\nAnswer with the option's letter from the given choices directly."
 
 
-def required(path: Path, remedy: str) -> Path:
-    """`path`, if it exists; otherwise an error that ends with `remedy`: what to get from where."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; {remedy}")
+def need_file(path: Path, source: str) -> Path:
+    """`path`, or an error that says where to get the file; `source` completes "get it from"."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; get it from {source} and put it there")
     return path
 
 
-def read_questions(path: Path, images: Path, *, remedy: str) -> list[BenchmarkQuestion]:
-    """The questions of one of LLaVA's files about the pictures in a folder.
-
-    `remedy` says how to get the pictures.
-    """
-    from_llava = f"unpack LLaVA's eval.zip (see its docs/Evaluation.md) to {path.parent.parent}"
-    records = read_json_lines(required(path, from_llava))
-    required(images, remedy)
-    return [_parse_question(record, images, place=place) for place, record in records]
+def need_folder(path: Path, source: str) -> Path:
+    """Like `need_file`, for a folder."""
+    if not path.is_dir():
+        raise NotADirectoryError(
+            f"{path} is no folder; get its files from {source} and put them there"
+        )
+    return path
 
 
-def _parse_question(record: Mapping[str, Any], images: Path, *, place: str) -> BenchmarkQuestion:
+def read_questions(path: Path, image_folder: Path, *, source: str) -> list[BenchmarkQuestion]:
+    """Questions of a file in LLaVA's format, whether or not their pictures are there."""
+    return [
+        _parse_question(record, image_folder, place=place)
+        for place, record in read_json_lines(need_file(path, source))
+    ]
+
+
+def _parse_question(
+    record: Mapping[str, Any], image_folder: Path, *, place: str
+) -> BenchmarkQuestion:
     check_fields(record, {"question_id": (int, str), "text": str, "image": str}, place=place)
     return BenchmarkQuestion(
         record["question_id"],
         record["text"],
-        image=images / record["image"],
+        image=image_folder / record["image"],
         category=record.get("category"),
     )
+
+
+def check_pictures(
+    questions: Iterable[BenchmarkQuestion], *, source: str
+) -> list[BenchmarkQuestion]:
+    """The questions, if the file of every picture exists."""
+    checked = list(questions)
+    for question in checked:
+        if isinstance(question.image, Path) and not question.image.is_file():
+            raise FileNotFoundError(
+                f"{question.image}, the picture of question {question.question_id}, does not "
+                f"exist; get the pictures from {source} and put them there"
+            )
+    return checked
 
 
 def check_fields(
@@ -67,29 +89,40 @@ def text_list(record: Mapping[str, Any], name: str, *, place: str) -> tuple[str,
     return tuple(texts)
 
 
-def read_records(path: Path, key: str, *, remedy: str) -> Iterator[tuple[str, Any]]:
+def read_records(path: Path, key: str, *, source: str) -> Iterator[tuple[str, Any]]:
     """The entries of the list `key` in an official JSON file, with the place of each."""
-    records = read_json(required(path, remedy)).get(key)
+    records = read_json(need_file(path, source)).get(key)
     if not isinstance(records, list):
-        raise ValueError(f"{path} must hold a list {key}, got {type(records).__name__}; {remedy}")
+        raise ValueError(
+            f"{path} must hold a list {key}, got {type(records).__name__}; get it from {source}"
+        )
     for number, record in enumerate(records):
         yield f"{path}, {key}[{number}]", record
 
 
+def read_json_list(path: Path) -> list[Any]:
+    """The list in a JSON file; ValueError that names the file for anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file ({error}); download it again") from None
+    if not isinstance(content, list):
+        raise ValueError(f"{path} must hold a JSON list, got {type(content).__name__}")
+    return content
+
+
 def is_result_list(path: Path) -> bool:
     """Whether a file of answers is one JSON list, not a line for each answer."""
-    with required(path, "name a file with answers").open(encoding="utf-8") as file:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; name a file with answers")
+    with path.open(encoding="utf-8") as file:
         return next((line.lstrip() for line in file if line.strip()), "").startswith("[")
 
 
 def read_result_list(path: Path, *, id_key: str, answer_key: str) -> list[AnswerLine]:
     """Answers in an official format: a JSON list of objects with an id and an answer."""
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON list of answers ({error})") from None
     answers = []
-    for number, record in enumerate(records):
+    for number, record in enumerate(read_json_list(path)):
         place = f"{path}, [{number}]"
         check_fields(record, {id_key: (int, str), answer_key: str}, place=place)
         answers.append(AnswerLine(record[id_key], record[answer_key]))
@@ -100,22 +133,3 @@ def write_result_list(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write an official JSON list in one step."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(records), encoding="utf-8")
-
-
-def count_items(questions: Iterable[Hashable], answers: Iterable[Hashable]) -> ItemCounts:
-    """How the ids of answers fit those of questions; an id stands once for each of either."""
-    asked, answered = Counter(questions), Counter(answers)
-    surplus = answered - asked
-    return ItemCounts(
-        num_items=asked.total(),
-        num_missing=(asked - answered).total(),
-        num_duplicate=sum(count for key, count in surplus.items() if key in asked),
-        num_extra=sum(count for key, count in surplus.items() if key not in asked),
-    )
-
-
-def present(report: BenchmarkReport, output: Path | None) -> None:
-    """Print a report, and store it if there is a file for it."""
-    if output is not None:
-        write_report(report, output)
-    print_report(report)

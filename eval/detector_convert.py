@@ -17,7 +17,8 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from eval import mmdet_layout as sizes
 from eval.detector import coco_names
-from eval.mask2former import SOURCE_KEY, check_labels, file_sha256
+from eval.file_hashes import sha256_of
+from eval.mask2former import SOURCE_KEY, check_labels
 from eval.mmdet_layout import Move, merging_order, official_moves, relative_position_index
 from unitok.checkpoint import check_layout
 from unitok.files import atomic_write
@@ -128,7 +129,7 @@ def _check_hash(path: Path) -> str:
     """SHA-256 of the file; its name, where it ends in a hash, must agree."""
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; expected mmdet's .pth file")
-    digest = file_sha256(path)
+    digest = sha256_of(path)
     named = _HASHED_NAME.fullmatch(path.name)
     if named and not digest.startswith(named[1]):
         raise ValueError(

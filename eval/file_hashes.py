@@ -1,4 +1,4 @@
-"""Files that users bring along, checked by SHA-256: one other line is another benchmark."""
+"""SHA-256 of files and lines: data that differs in one line is another benchmark."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of a file, which may be larger than the memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -24,26 +24,18 @@ from eval.genai_skills import (
     score_skills,
 )
 from eval.picture_commands import (
-    BatchSize,
-    Device,
     Drawer,
-    Dtype,
     Force,
-    Guidance,
-    Model,
+    NumProcesses,
     Output,
     Partial,
-    Seed,
-    Temperature,
-    TopK,
-    TopP,
     draw_benchmark,
+    with_drawer_options,
 )
 from eval.picture_folder import read_generation
 from eval.picture_scorers import ScoreCache, load_scorer
 from eval.report import BenchmarkReport, GroupScore, ItemCounts, ItemResult, write_report
 from mllm.console import announce, out, progress_bar, quiet_libraries, say, user_errors
-from mllm.pipeline import MAX_BATCH_SIZE
 from unitok.files import check_output
 
 COMMAND = "python -m eval.genai_bench"
@@ -205,30 +197,27 @@ def print_tables(report: BenchmarkReport) -> None:
     help="Draw a picture of each prompt; started again, it goes on.\n\n"
     f"Example: {COMMAND} generate prompts.txt -o genai --model nano",
 )
+@with_drawer_options
 def generate_command(
     prompts: Prompts,
     output: Output,
-    model: Model = "nano",
-    seed: Seed = 0,
-    batch_size: BatchSize = MAX_BATCH_SIZE,
-    guidance_scale: Guidance = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    device: Device = "auto",
-    dtype: Dtype = None,
+    drawer: Drawer,
+    num_processes: NumProcesses = 1,
     unofficial: Unofficial = False,
 ) -> None:
     quiet_libraries()
     with user_errors():
-        drawer = Drawer(
-            model, seed, batch_size, guidance_scale, temperature, top_k, top_p, device, dtype
-        )
         lines = read_prompts(prompts, official=not unofficial)
         paths = [picture_path(output, number) for number in range(1, len(lines) + 1)]
         # As UniTok stores them: pixels cut off to whole levels, JPEG of Pillow's own quality.
         draw_benchmark(
-            drawer, lines, paths, folder=output, rounding="truncate", benchmark=BENCHMARK
+            drawer,
+            lines,
+            paths,
+            folder=output,
+            rounding="truncate",
+            num_processes=num_processes,
+            benchmark=BENCHMARK,
         )
 
 

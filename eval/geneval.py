@@ -4,6 +4,7 @@ Prompts are the official file, a file of one's own, or `drawn`: held-out drawn s
 embedded model is judged by the same code and rules, with the inspector as the detector.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,15 @@ from eval.geneval_judge import JudgeChoice
 from eval.geneval_pictures import Drawing, generate
 from eval.geneval_prompts import DRAWN_SCENES, PromptSet, drawn_prompts, read_prompts
 from eval.geneval_scoring import PAGE_FILE, REPORT_FILE, ScoringRun, score
+from eval.picture_commands import (
+    Device,
+    Drawer,
+    Force,
+    NumProcesses,
+    Output,
+    Partial,
+    with_drawer_options,
+)
 from eval.report import BenchmarkReport, print_report
 from mllm.console import announce, out, quiet_libraries, say, user_errors
 from unitok.files import check_output, write_json
@@ -29,17 +39,7 @@ Prompts = Annotated[
     str, typer.Argument(help=f"evaluation_metadata.jsonl, a file like it, or {DRAWN_SCENES}")
 ]
 PerTask = Annotated[int, typer.Option(min=1, help=f"With {DRAWN_SCENES}: prompts of each task")]
-Model = Annotated[str, typer.Option(help="nano, a folder or a hub name")]
 NumImages = Annotated[int, typer.Option("--num-images", "-n", min=1, help="Pictures per prompt")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the first picture; the others follow from it")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures drawn at a time")]
-Guidance = Annotated[float | None, typer.Option(help="1: none; by default the model's own")]
-Temperature = Annotated[float | None, typer.Option(min=0, help="By default the model's own")]
-TopK = Annotated[int | None, typer.Option(min=1, help="By default the model's own")]
-TopP = Annotated[float | None, typer.Option(help="By default the model's own")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16")]
-NumProcesses = Annotated[int, typer.Option(min=1, help="Side by side, each on its own GPU")]
 DetectorName = Annotated[
     str | None, typer.Option("--detector", help="inspector, a converted folder or a hub name")
 ]
@@ -52,8 +52,6 @@ Colors = Annotated[
 Options = Annotated[
     list[str] | None, typer.Option("--options", help="Official key=value; may be repeated")
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to")]
-Force = Annotated[bool, typer.Option("--force", help="Replace finished results")]
 
 
 @app.command(
@@ -61,28 +59,18 @@ Force = Annotated[bool, typer.Option("--force", help="Replace finished results")
     help="Draw the pictures of all prompts; started again, it goes on.\n\n"
     f"Example: {COMMAND} generate evaluation_metadata.jsonl -o images --model nano",
 )
+@with_drawer_options
 def generate_command(
     prompts: Prompts,
     output: Output,
-    model: Model = "nano",
+    drawer: Drawer,
     num_images: NumImages = Drawing.num_images,
-    seed: Seed = 0,
-    batch_size: BatchSize = Drawing.batch_size,
-    guidance_scale: Guidance = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    device: Device = "auto",
-    dtype: Dtype = None,
     per_task: PerTask = 10,
     num_processes: NumProcesses = 1,
 ) -> None:
     quiet_libraries()
     with user_errors():
-        drawing = Drawing(
-            model, num_images, seed, batch_size, guidance_scale, temperature, top_k, top_p,
-            device, dtype,
-        )  # fmt: skip
+        drawing = Drawing(num_images=num_images, **asdict(drawer))
         chosen = find_prompts(prompts, per_task=per_task)
         generate(chosen, output, drawing=drawing, num_processes=num_processes)
 
@@ -99,9 +87,7 @@ def score_command(
     detections: DetectionsFile = None,
     colors: Colors = None,
     options: Options = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Score an incomplete folder, labelled so")
-    ] = False,
+    partial: Partial = False,
     num_images: Annotated[
         int | None, typer.Option(min=1, help="Pictures per prompt, if drawn elsewhere")
     ] = None,
@@ -121,33 +107,23 @@ def score_command(
     help="Draw the pictures and judge them; started again, it goes on.\n\n"
     f"Example: {COMMAND} run {DRAWN_SCENES} -o scenes --detector inspector",
 )
+@with_drawer_options
 def run_command(
     prompts: Prompts,
     output: Output,
+    drawer: Drawer,
     detector: DetectorName = None,
     colors: Colors = None,
     options: Options = None,
-    model: Model = "nano",
     num_images: NumImages = Drawing.num_images,
-    seed: Seed = 0,
-    batch_size: BatchSize = Drawing.batch_size,
-    guidance_scale: Guidance = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    device: Device = "auto",
-    dtype: Dtype = None,
     per_task: PerTask = 10,
     num_processes: NumProcesses = 1,
     force: Force = False,
 ) -> None:
     quiet_libraries()
     with user_errors():
-        drawing = Drawing(
-            model, num_images, seed, batch_size, guidance_scale, temperature, top_k, top_p,
-            device, dtype,
-        )  # fmt: skip
-        choice = JudgeChoice(detector, None, colors, tuple(options or ()), device)
+        drawing = Drawing(num_images=num_images, **asdict(drawer))
+        choice = JudgeChoice(detector, None, colors, tuple(options or ()), drawer.device)
         run = ScoringRun(output / PICTURES_FOLDER, output, force=force)
         run.check()
         chosen = find_prompts(prompts, per_task=per_task)
@@ -168,7 +144,7 @@ def compare_command(
     options: Options = None,
     device: Device = "auto",
     output: Annotated[Path | None, typer.Option("-o", help="Also store it as JSON")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there")] = False,
+    force: Force = False,
 ) -> None:
     quiet_libraries()
     with user_errors():

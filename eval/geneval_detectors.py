@@ -11,9 +11,8 @@ from PIL import Image
 
 from eval.detector import Detector
 from eval.geneval_rules import OFFICIAL_OPTIONS, Detection, GenEvalOptions
-from eval.processes import share_device
 from eval.scene_judge import INSPECTOR, SCENE_OPTIONS, Inspector, InspectorColors
-from mllm.share import Share
+from mllm.share import process_device
 
 CLIP = "clip"
 
@@ -31,24 +30,24 @@ class ColorSource(Protocol):
         """One colour word for each detection in an RGB picture."""
 
 
-def load_detector(name: str, *, device: str, share: Share) -> Detector:
+def load_detector(name: str, *, device: str) -> Detector:
     """The inspector of drawn scenes, or a converted detector's folder or hub name."""
     if name == INSPECTOR:
         return Inspector()
     from eval.mask2former import Mask2FormerDetector
 
-    return Mask2FormerDetector.from_pretrained(name, device=share_device(device, share))
+    return Mask2FormerDetector.from_pretrained(name, device=process_device(device))
 
 
 @lru_cache(maxsize=1)
-def load_colors(name: str, *, options: GenEvalOptions, device: str, share: Share) -> ColorSource:
+def load_colors(name: str, *, options: GenEvalOptions, device: str) -> ColorSource:
     """`inspector` for drawn scenes; `clip`, or a safetensors file of its weights, for others."""
     if name == INSPECTOR:
         return InspectorColors()
     from eval.clip_color import ClipColors
 
     return ClipColors.from_pretrained(
-        None if name == CLIP else name, options=options, device=share_device(device, share)
+        None if name == CLIP else name, options=options, device=process_device(device)
     )
 
 

@@ -24,7 +24,7 @@ from eval.geneval_detectors import (
 )
 from eval.geneval_results import ImageResult, Sample, image_result
 from eval.geneval_rules import ColorClassifier, GenEvalOptions, evaluate_image, parse_options
-from eval.processes import WHOLE, CountDone, own_items
+from eval.processes import CountDone, own_items
 from mllm.share import Share
 from unitok.files import atomic_write
 from unitok.image import load_image
@@ -50,7 +50,7 @@ class JudgeChoice:
         if self.colors == STORED and self.detections is None:
             raise ValueError("only a file of detections (--detections) has stored colours")
 
-    def load(self, share: Share = WHOLE) -> "Judge":
+    def load(self) -> "Judge":
         """The judge, on the device of its process."""
         source: Detector | DetectionFile
         if self.detections is not None:
@@ -58,7 +58,7 @@ class JudgeChoice:
             header = source.header
             colors = self.colors or (STORED if header.color_classifier else None)
         else:
-            source = load_detector(str(self.detector), device=self.device, share=share)
+            source = load_detector(str(self.detector), device=self.device)
             header = DetectionHeader(source.name, source.fingerprint, tuple(source.class_names))
             colors = self.colors
         options = parse_options(self.options, base=base_options(header.detector))
@@ -68,7 +68,6 @@ class JudgeChoice:
             colors_name=colors or default_colors(header.detector),
             options=options,
             device=self.device,
-            share=share,
         )
 
 
@@ -81,16 +80,13 @@ class Judge:
     colors_name: str
     options: GenEvalOptions
     device: str
-    share: Share
 
     @cached_property
     def colors(self) -> ColorSource | None:
         """None: only the stored answers count."""
         if self.colors_name == STORED:
             return None
-        return load_colors(
-            self.colors_name, options=self.options, device=self.device, share=self.share
-        )
+        return load_colors(self.colors_name, options=self.options, device=self.device)
 
     def describe(self, *, has_colors: bool) -> dict[str, Any]:
         """What a verdict depends on besides the picture, for JSON."""
@@ -152,7 +148,7 @@ class JudgingTask:
         own = own_items(self.samples, share)
         if not own:
             return
-        judge = self.judge or self.choice.load(share)
+        judge = self.judge or self.choice.load()
         for sample in own:
             key = sample_key(sample, self.image_dir)
             write_part(*judge.judge(sample, key), path=part_path(self.parts, key))

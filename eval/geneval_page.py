@@ -110,7 +110,7 @@ def _head(report: BenchmarkReport) -> Iterator[str]:
         yield (
             f'<p class="muted">Drawn by {escape(str(generation["model"]))} '
             f"({escape(str(generation['model_fingerprint']))}), seed {generation['seed']}, "
-            f"{escape(json.dumps(generation['image_sampling']))}</p>"
+            f"{escape(json.dumps(generation['sampling']))}</p>"
         )
     yield from (f'<p class="note">{escape(note)}</p>' for note in report.notes)
     rows = "".join(

@@ -5,27 +5,20 @@
     <folder>/00000/samples/0000.png   its pictures
 
 The official script starts its random numbers anew before each prompt; here every picture has a seed
-of its own, told by the numbers of its prompt and of the picture. Batches are the same in every run
-of the same settings, whatever is missing, so a resumed run ends with the same files.
+of its own, told by the numbers of its prompt and of the picture.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
-from eval.processes import WHOLE, CountDone, own_items, run_with_bar, share_device
-from mllm.console import announce, project_version
-from mllm.share import Share
-from unitok.files import atomic_write, read_json, write_json
+from eval.picture_commands import Drawer, begin_pictures, draw_pictures, tell_missing
+from eval.picture_folder import PictureJob
+from eval.versions import model_versions
+from mllm.console import announce
+from unitok.files import atomic_write
 
-if TYPE_CHECKING:
-    from mllm.pipeline import Pipeline
-
-SETTINGS_FILE = "generation.json"
 METADATA_FILE = "metadata.jsonl"
 # Far beyond any number of prompts, so that no two pictures of a run have the same seed.
 SEED_STEP = 1_000_000
@@ -52,16 +45,10 @@ class Drawing:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
-    def load_pipeline(self, device: str) -> "Pipeline":
-        """The model, ready to draw."""
-        from mllm.pipeline import Pipeline
-
-        return Pipeline.from_pretrained(self.model, device=device, dtype=self.dtype)
-
-    def sampling(self) -> dict[str, Any]:
-        """The choices about sampling."""
-        names = ("guidance_scale", "temperature", "top_k", "top_p")
-        return {name: getattr(self, name) for name in names}
+    @property
+    def drawer(self) -> Drawer:
+        """Who draws, whatever the number of pictures."""
+        return Drawer(**{field.name: getattr(self, field.name) for field in fields(Drawer)})
 
 
 @dataclass(frozen=True)
@@ -80,141 +67,45 @@ class PictureKey:
         return seed + self.prompt_number + SEED_STEP * self.number
 
 
-def cut_batches(num_prompts: int, drawing: Drawing) -> list[list[PictureKey]]:
-    """All pictures of a run in the batches in which they are drawn."""
+def picture_jobs(prompts: PromptSet, folder: Path, *, drawing: Drawing) -> list[PictureJob]:
+    """All pictures of a run, prompt by prompt."""
     keys = [
         PictureKey(prompt_number, number)
-        for prompt_number in range(num_prompts)
+        for prompt_number in range(len(prompts.prompts))
         for number in range(drawing.num_images)
     ]
     return [
-        keys[start : start + drawing.batch_size]
-        for start in range(0, len(keys), drawing.batch_size)
+        PictureJob(
+            key.path(folder), prompts.prompts[key.prompt_number]["prompt"], key.seed(drawing.seed)
+        )
+        for key in keys
     ]
 
 
 def generate(prompts: PromptSet, folder: Path, *, drawing: Drawing, num_processes: int = 1) -> None:
     """Draw what is missing in `folder`; settings other than those of the pictures are refused."""
-    announce(f"loading {drawing.model}")
-    pipeline = drawing.load_pipeline(share_device(drawing.device, WHOLE))
-    for prompt in prompts.prompts:
-        pipeline.encode_prompt(prompt["prompt"])
-    prepare_tree(prompts, folder, settings=build_settings(pipeline, prompts, drawing=drawing))
-    batches = cut_batches(len(prompts.prompts), drawing)
-    missing = [batch for batch in batches if any(not key.path(folder).is_file() for key in batch)]
-    num_pictures = len(prompts.prompts) * drawing.num_images
-    num_done = num_pictures - sum(map(len, missing))
-    if not missing:
-        announce(f"all {num_pictures} pictures are there")
-        return
-    announce(f"drawing {num_pictures - num_done} of {num_pictures} pictures into {folder}")
-    # A pipeline is not handed to other processes: they load their own.
-    task = DrawingTask(folder, prompts, drawing, missing, pipeline if num_processes == 1 else None)
-    del pipeline
-    run_with_bar(
-        task, "drawing", num_done=num_done, num_items=num_pictures, num_processes=num_processes
+    drawer = drawing.drawer
+    pipeline = begin_pictures(
+        drawer,
+        folder,
+        num_processes=num_processes,
+        texts=[prompt["prompt"] for prompt in prompts.prompts],
+        prompts=prompts.describe(),
+        num_images=drawing.num_images,
+        seed_rule=SEED_RULE,
+        versions=model_versions(),
     )
+    write_prompts(prompts, folder)
+    jobs = picture_jobs(prompts, folder, drawing=drawing)
+    draw_pictures(drawer, jobs, pipeline=pipeline, num_processes=num_processes)
+    announce(tell_missing([job.path for job in jobs], folder))
 
 
-@dataclass(frozen=True)
-class DrawingTask:
-    """Draws batches of pictures."""
-
-    folder: Path
-    prompts: PromptSet
-    drawing: Drawing
-    batches: Sequence[Sequence[PictureKey]]
-    pipeline: "Pipeline | None"  # None: to be loaded
-
-    def run(self, share: Share, count_done: CountDone) -> None:
-        """Draw this process's batches."""
-        own = own_items(self.batches, share)
-        if not own:
-            return
-        pipeline = self.pipeline or self.drawing.load_pipeline(
-            share_device(self.drawing.device, share)
-        )
-        for batch in own:
-            self._draw(pipeline, batch)
-            count_done(len(batch))
-
-    def _draw(self, pipeline: "Pipeline", batch: Sequence[PictureKey]) -> None:
-        """Draw a whole batch and store what was missing of it."""
-        from mllm.drawings import DrawSettings, build_notes
-        from mllm.pictures import save_png
-
-        prompts = [self.prompts.prompts[key.prompt_number]["prompt"] for key in batch]
-        seeds = [key.seed(self.drawing.seed) for key in batch]
-        sampling = self.drawing.sampling()
-        pictures = pipeline.generate_images(
-            prompts, num_images=1, seed=seeds, batch_size=len(batch), **sampling
-        )
-        notes = build_notes(pipeline, DrawSettings(**sampling))
-        for key, prompt, seed, picture in zip(batch, prompts, seeds, pictures, strict=True):
-            path = key.path(self.folder)
-            if not path.is_file():
-                save_png(picture, path, notes={"prompt": prompt, **notes, "seed": seed})
-
-
-# ---- settings and folders ------------------------------------------------------------------------
-
-
-def build_settings(pipeline: "Pipeline", prompts: PromptSet, *, drawing: Drawing) -> dict[str, Any]:
-    """All that a picture depends on, for JSON; `model` is only how the user called it."""
-    return {
-        "model": drawing.model,
-        **pipeline.fingerprints(),
-        "prompts": prompts.describe(),
-        "num_images": drawing.num_images,
-        "image_size": pipeline.image_size,
-        "image_sampling": asdict(pipeline.build_sampling(**drawing.sampling())),
-        "seed": drawing.seed,
-        "seed_rule": SEED_RULE,
-        "batch_size": drawing.batch_size,
-        "device": pipeline.device.type,
-        "dtype": str(pipeline.model.dtype).removeprefix("torch."),
-        "versions": {
-            "unitok-mllm": project_version(),
-            **{name: version(name) for name in ("torch", "transformers")},
-        },
-    }
-
-
-def prepare_tree(prompts: PromptSet, folder: Path, *, settings: Mapping[str, Any]) -> None:
-    """The folders with their prompts; refuses a folder that holds anything else."""
-    path = folder / SETTINGS_FILE
-    if path.is_file():
-        check_settings(read_json(path), settings, folder)
-    elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} is not empty and has no {SETTINGS_FILE}; choose a new folder for pictures"
-        )
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(settings, path)
+def write_prompts(prompts: PromptSet, folder: Path) -> None:
+    """The official folders, each with its prompt."""
     for number, prompt in enumerate(prompts.prompts):
         own = folder / f"{number:05d}"
         (own / "samples").mkdir(parents=True, exist_ok=True)
         if not (own / METADATA_FILE).is_file():
             with atomic_write(own / METADATA_FILE) as temporary:
                 temporary.write_text(json.dumps(prompt) + "\n", encoding="utf-8")
-
-
-def check_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to mix pictures of different settings in one folder."""
-    others = [
-        f"{name} is {stored.get(name)!r} there and {value!r} now"
-        for name, value in wanted.items()
-        if name != "model" and stored.get(name) != value
-    ]
-    if others:
-        raise ValueError(
-            f"{folder} holds pictures of other settings: {'; '.join(others)}; "
-            "choose a new folder, or the settings of the old one"
-        )
-
-
-def read_settings(folder: Path) -> dict[str, Any] | None:
-    """The settings of the pictures in `folder`; None where they are not ours."""
-    path = folder / SETTINGS_FILE
-    return read_json(path) if path.is_file() else None

@@ -28,13 +28,14 @@ from eval.geneval_judge import (
     sample_key,
 )
 from eval.geneval_page import build_page
-from eval.geneval_pictures import read_settings
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES
 from eval.geneval_results import ImageResult, Sample, find_folders, find_samples, summarize
+from eval.picture_folder import SETTINGS_FILE
 from eval.processes import run_with_bar
 from eval.report import BenchmarkReport, GroupScore, ItemCounts, ItemResult, write_report
+from eval.result_folder import begin_folder, find_difference, read_settings
 from mllm.console import announce
-from unitok.files import atomic_write, check_output, read_json, write_json
+from unitok.files import atomic_write, check_output, write_json
 
 DETECTIONS_FILE = "detections.jsonl"
 RESULTS_FILE = "results.jsonl"
@@ -69,7 +70,7 @@ def score(run: ScoringRun, choice: JudgeChoice, *, num_processes: int = 1) -> Be
     """Judge all pictures, or go on where an earlier run stopped, and write the results."""
     run.check()
     samples = find_samples(run.images)
-    generation = read_settings(run.images)
+    generation = read_settings(run.images, file=SETTINGS_FILE)
     coverage = measure_coverage(find_folders(run.images), generation, num_images=run.num_images)
     check_coverage(coverage, run.images, is_partial=run.is_partial)
     announce(f"loading {choice.detector or choice.detections}")
@@ -85,16 +86,11 @@ def score(run: ScoringRun, choice: JudgeChoice, *, num_processes: int = 1) -> Be
 
 def prepare_parts(run: ScoringRun, settings: Mapping[str, Any]) -> None:
     """The folder of records; those of another judge or of other pictures are refused."""
-    path = run.parts / PARTS_SETTINGS
-    if run.force and run.parts.exists() and not (path.is_file() and read_json(path) == settings):
+    begun = read_settings(run.parts, file=PARTS_SETTINGS) or {}
+    if run.force and run.parts.exists() and find_difference(begun, settings):
         shutil.rmtree(run.parts)
-    if path.is_file() and read_json(path) != settings:
-        raise ValueError(
-            f"{run.parts} holds verdicts of an unfinished run with another detector, other options "
-            "or other pictures; finish that one, choose another folder, or pass --force"
-        )
-    run.parts.mkdir(exist_ok=True)
-    write_json(settings, path)
+    remedy = "name a new folder, or pass --force"
+    begin_folder(run.parts, settings, file=PARTS_SETTINGS, remedy=remedy)
 
 
 def judge_missing(

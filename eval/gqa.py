@@ -18,12 +18,13 @@ import typer
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, read_answers
 from eval.benchmark_data import (
+    BUNDLE,
     check_fields,
+    check_pictures,
     is_result_list,
-    present,
+    need_file,
     read_questions,
     read_result_list,
-    required,
     text_list,
     write_result_list,
 )
@@ -36,14 +37,14 @@ from eval.gqa_rules import (
     score_predictions,
 )
 from eval.report import BenchmarkReport
-from mllm.console import user_errors
-from unitok.files import check_output, read_json
+from eval.scorer_commands import AnsweredOnlyOption, ForceOption, OutputOption, run_scorer
+from unitok.files import read_json
 
 __all__ = ["MAX_NEW_TOKENS", "NAME", "load_questions", "score_answers", "write_submission"]
 
 MAX_NEW_TOKENS = 128
 COMMAND = "python -m eval.gqa"
-FROM_GQA = "download it from GQA's page, cs.stanford.edu/people/dorarad/gqa, and put it there"
+SOURCE = "GQA's page, cs.stanford.edu/people/dorarad/gqa"
 
 _LLAVA_FILE = "llava_gqa_testdev_balanced.jsonl"
 _QUESTIONS = "testdev_balanced_questions.json"
@@ -54,12 +55,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def load_questions(data: Path) -> list[BenchmarkQuestion]:
     """LLaVA's questions of the balanced testdev split."""
     folder = data / NAME
-    return read_questions(folder / _LLAVA_FILE, folder / "data" / "images", remedy=FROM_GQA)
+    questions = read_questions(folder / _LLAVA_FILE, folder / "data" / "images", source=BUNDLE)
+    return check_pictures(questions, source=SOURCE)
 
 
 def read_official_questions(path: Path) -> list[Question]:
     """The questions of an official file, in its order."""
-    records = read_json(required(path, FROM_GQA))
+    records = read_json(need_file(path, SOURCE))
     return [
         parse_question(question_id, record, source=str(path))
         for question_id, record in records.items()
@@ -69,7 +71,7 @@ def read_official_questions(path: Path) -> list[Question]:
 def read_choices(path: Path) -> dict[str, Choices]:
     """The official choices by question id."""
     choices = {}
-    for question_id, record in read_json(required(path, FROM_GQA)).items():
+    for question_id, record in read_json(need_file(path, SOURCE)).items():
         place = f"{path}, question {question_id}"
         check_fields(record, {"valid": list, "plausible": list}, place=place)
         valid, plausible = (
@@ -109,32 +111,30 @@ def write_submission(answers: Sequence[AnswerLine], data: Path, path: Path) -> N
 
 @app.command(
     help="Score answers as GQA's eval.py does.\n\n"
-    f"Example: {COMMAND} --answers merge.jsonl --questions {_QUESTIONS} -o report.json"
+    f"Example: {COMMAND} --answers merge.jsonl --annotations {_QUESTIONS} -o report.json"
 )
 def main(
     answers: Annotated[Path, typer.Option(help="LLaVA's answers or official predictions")],
-    questions: Annotated[Path, typer.Option(help=f"Official file such as {_QUESTIONS}")],
+    annotations: Annotated[Path, typer.Option(help=f"Official file such as {_QUESTIONS}")],
     choices: Annotated[Path | None, typer.Option(help="Official file, for validity")] = None,
-    answered_only: Annotated[
-        bool, typer.Option("--answered-only", help="Leave out questions without an answer")
-    ] = False,
+    answered_only: AnsweredOnlyOption = False,
     submission: Annotated[Path | None, typer.Option(help="Write official predictions")] = None,
-    output: Annotated[Path | None, typer.Option("-o", help="Store the report as JSON")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there")] = False,
+    output: OutputOption = None,
+    force: ForceOption = False,
 ) -> None:
-    with user_errors():
-        for path in filter(None, (submission, output)):
-            check_output(path, force=force)
+    def score() -> BenchmarkReport:
         predictions = read_predictions(answers)
         report = score_predictions(
             predictions,
-            read_official_questions(questions),
+            read_official_questions(annotations),
             choices=None if choices is None else read_choices(choices),
             answered_only=answered_only,
         )
         if submission is not None:
             write_result_list(prediction_list(predictions), submission)
-        present(report, output)
+        return report
+
+    run_scorer(score, output=output, submission=submission, force=force)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eval.answer_files import AnswerLine, QuestionId
-from eval.benchmark_data import check_fields, count_items
+from eval.benchmark_data import check_fields
 from eval.report import BenchmarkReport, GroupScore, ItemResult
+from eval.scoring import count_items
 
 NAME = "gqa"
 

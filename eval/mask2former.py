@@ -9,7 +9,6 @@ TF32, because confidences collapse with less.
 Shapes: Q queries, C classes, h x w mask logits, a quarter of the pixels each way.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from transformers import Mask2FormerForUniversalSegmentation
 from transformers.utils import logging as transformers_logging
 
 from eval.detector import CLASS_NAMES, Detections, coco_names
+from eval.file_hashes import sha256_of
 from eval.geneval_rules import Detection
 from eval.mmdet_pipeline import Instances, postprocess, preprocess
 from eval.precision import full_precision
@@ -122,12 +122,6 @@ def check_labels(id2label: Mapping[int, str], *, source: object) -> None:
     raise ValueError(f"{source} does not name COCO's classes: {wrong}; {_remedy()}")
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, which may be larger than the memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _by_class(instances: Instances) -> Detections:
     detections: Detections = {}
     scores, boxes = instances.scores.tolist(), instances.boxes.tolist()
@@ -201,7 +195,7 @@ def _identify(config: dict[str, Any], name: str | Path, folder: Path) -> tuple[s
     source = config.get(SOURCE_KEY)
     if source is None:
         title = HUB_NAME if str(name) == HUB_NAME else folder.resolve().name
-        return f"{title} ({NOT_OFFICIAL})", file_sha256(folder / "model.safetensors")
+        return f"{title} ({NOT_OFFICIAL})", sha256_of(folder / "model.safetensors")
     title = Path(source["file"]).stem
     if not source["sha256"].startswith(OFFICIAL_HASH):
         title += f" ({NOT_OFFICIAL})"

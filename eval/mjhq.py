@@ -12,26 +12,19 @@ import typer
 from eval.inception import Inception
 from eval.mjhq_fid import BENCHMARK, Comparison, compare, read_entries
 from eval.picture_commands import (
-    BatchSize,
     Device,
     Drawer,
-    Dtype,
     Force,
-    Guidance,
-    Model,
+    NumProcesses,
     Output,
     Partial,
-    Seed,
-    Temperature,
-    TopK,
-    TopP,
     draw_benchmark,
+    with_drawer_options,
 )
 from eval.picture_features import BATCH_SIZE
 from eval.report import print_report, write_report
 from mllm.console import quiet_libraries, say, user_errors
 from mllm.devices import choose_device
-from mllm.pipeline import MAX_BATCH_SIZE
 from unitok.files import check_output
 
 COMMAND = "python -m eval.mjhq"
@@ -48,29 +41,26 @@ Metadata = Annotated[Path, typer.Argument(help="meta_data.json of MJHQ-30K")]
     help="Draw a picture of each prompt; started again, it goes on.\n\n"
     f"Example: {COMMAND} generate meta_data.json -o mjhq --model nano",
 )
+@with_drawer_options
 def generate_command(
     metadata: Metadata,
     output: Output,
-    model: Model = "nano",
-    seed: Seed = 0,
-    batch_size: BatchSize = MAX_BATCH_SIZE,
-    guidance_scale: Guidance = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    device: Device = "auto",
-    dtype: Dtype = None,
+    drawer: Drawer,
+    num_processes: NumProcesses = 1,
 ) -> None:
     quiet_libraries()
     with user_errors():
-        drawer = Drawer(
-            model, seed, batch_size, guidance_scale, temperature, top_k, top_p, device, dtype
-        )
         entries = read_entries(metadata)
         prompts = [entry.prompt for entry in entries]
         paths = [output / f"{entry.stem}.jpg" for entry in entries]
         draw_benchmark(
-            drawer, prompts, paths, folder=output, rounding="truncate", benchmark=BENCHMARK
+            drawer,
+            prompts,
+            paths,
+            folder=output,
+            rounding="truncate",
+            num_processes=num_processes,
+            benchmark=BENCHMARK,
         )
 
 

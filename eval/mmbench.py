@@ -28,20 +28,21 @@ import typer
 from PIL import Image, UnidentifiedImageError
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, read_answers
+from eval.benchmark_data import LETTER, need_file
 from eval.report import BenchmarkReport, GroupScore, ItemResult
-from eval.scoring import (
-    LETTER,
+from eval.scorer_commands import (
     AnswersOption,
     DataOption,
     ForceOption,
     OutputOption,
+    run_scorer,
+)
+from eval.scoring import (
     count_items,
     count_unread,
     duplicate_notes,
     latest_answers,
-    need_file,
     percentage,
-    run_scorer,
 )
 from unitok.files import atomic_write
 
@@ -320,17 +321,17 @@ def _openpyxl():
 
 @app.command(
     help="Score MMBench answers.\n\nExample: python -m eval.mmbench --answers mmbench.jsonl "
-    "--annotations playground/data/eval -o results.json"
+    "--data playground/data/eval -o results.json"
 )
 def main(
     answers: AnswersOption,
-    annotations: DataOption,
+    data: DataOption,
     split: Annotated[str, typer.Option(help="The table's name without .tsv")] = DEV_SPLIT,
     output: OutputOption = None,
     force: ForceOption = False,
 ) -> None:
     run_scorer(
-        lambda: score_answers(read_answers(answers), annotations, split=split),
+        lambda: score_answers(read_answers(answers), data, split=split),
         output=output,
         force=force,
     )

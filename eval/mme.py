@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, read_answers
+from eval.benchmark_data import BUNDLE, check_pictures, read_questions
 from eval.mme_results import (
     ALL_SUBTASKS,
     RELEASE_SOURCE,
@@ -35,18 +36,14 @@ from eval.mme_results import (
     score_subtask,
 )
 from eval.report import BenchmarkReport, GroupScore, ItemCounts, ItemResult
-from eval.scoring import (
-    BUNDLE,
+from eval.scorer_commands import (
     AnswersOption,
     DataOption,
     ForceOption,
     OutputOption,
-    check_pictures,
-    count_items,
-    listed,
-    read_questions,
     run_scorer,
 )
+from eval.scoring import count_items, listed
 from mllm.console import say, user_errors
 from unitok.files import atomic_write
 
@@ -171,7 +168,7 @@ def _items(subtask: str, rows: Sequence[Row]) -> list[ItemResult]:
 @app.callback(
     invoke_without_command=True,
     help="Score MME answers.\n\nExample: python -m eval.mme --answers mme.jsonl "
-    "--annotations playground/data/eval -o results.json",
+    "--data playground/data/eval -o results.json",
 )
 def main(
     context: typer.Context,
@@ -179,41 +176,40 @@ def main(
         Path | None,
         typer.Option("--answers", help="Answer file, or a folder for the official tool"),
     ] = None,
-    annotations: Annotated[
-        Path | None,
-        typer.Option("--annotations", help="LLaVA's evaluation bundle; not for a folder"),
+    data: Annotated[
+        Path | None, typer.Option("--data", help="LLaVA's evaluation bundle; not for a folder")
     ] = None,
     output: OutputOption = None,
     force: ForceOption = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        run_scorer(lambda: _score_path(answers, annotations), output=output, force=force)
+        run_scorer(lambda: _score_path(answers, data), output=output, force=force)
 
 
-def _score_path(answers: Path | None, annotations: Path | None) -> BenchmarkReport:
+def _score_path(answers: Path | None, data: Path | None) -> BenchmarkReport:
     if answers is None:
         raise ValueError("MME needs --answers: an answer file, or a folder for the official tool")
     if answers.is_dir():
         return score_results(answers)
-    if annotations is None:
-        raise ValueError("an answer file needs --annotations, LLaVA's evaluation bundle")
-    return score_answers(read_answers(answers), annotations)
+    if data is None:
+        raise ValueError("an answer file needs --data, LLaVA's evaluation bundle")
+    return score_answers(read_answers(answers), data)
 
 
 @app.command(
     help="Write the folder that the official tool reads.\n\nExample: python -m eval.mme convert "
-    "--answers mme.jsonl --annotations playground/data/eval -o mme_results"
+    "--answers mme.jsonl --data playground/data/eval -o mme_results"
 )
 def convert(
     answers: AnswersOption,
-    annotations: DataOption,
+    data: DataOption,
     output: Annotated[Path, typer.Option("-o", help="Folder to write to")],
     force: ForceOption = False,
 ) -> None:
     with user_errors():
         if output.exists() and not force:
             raise FileExistsError(f"{output} exists already; pass --force to write into it")
-        write_submission(read_answers(answers), annotations, output)
+        write_submission(read_answers(answers), data, output)
     say(f"wrote {output}")
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.answer_files import AnswerLine
-from eval.scoring import SUFFIX, need_folder, running_sum
+from eval.arithmetic import running_sum
+from eval.benchmark_data import SHORT_ANSWER, need_folder
 
 SUBTASKS = {
     "Perception": (
@@ -202,8 +203,8 @@ def question_key(answer: AnswerLine, truth: Mapping[QuestionKey, str]) -> Questi
     parts = str(answer.question_id).split("/")
     category, file = parts[0], parts[-1].split(".")[0] + ".txt"
     prompt = answer.prompt
-    if SUFFIX.strip() in prompt:
-        prompt = prompt.replace(SUFFIX.strip(), "").strip()
+    if SHORT_ANSWER.strip() in prompt:
+        prompt = prompt.replace(SHORT_ANSWER.strip(), "").strip()
     if REQUEST.strip() not in prompt:
         # The release has two blanks before some requests.
         one, two = prompt + REQUEST, f"{prompt} {REQUEST}"

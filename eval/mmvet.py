@@ -24,6 +24,7 @@ import numpy as np
 import typer
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, QuestionId, read_answers
+from eval.benchmark_data import BUNDLE, check_pictures, need_file, read_questions
 from eval.mmvet_averages import CAPABILITIES, average_grades, set_name
 from eval.mmvet_grader import (
     OFFICIAL_GRADER,
@@ -38,19 +39,8 @@ from eval.mmvet_grader import (
     read_table,
 )
 from eval.report import BenchmarkReport, GroupScore, ItemCounts, ItemResult
-from eval.scoring import (
-    BUNDLE,
-    DataOption,
-    ForceOption,
-    OutputOption,
-    check_pictures,
-    count_items,
-    duplicate_notes,
-    listed,
-    need_file,
-    read_questions,
-    run_scorer,
-)
+from eval.scorer_commands import DataOption, ForceOption, OutputOption, run_scorer
+from eval.scoring import count_items, duplicate_notes, listed
 from unitok.files import atomic_write, read_json
 
 NAME = "mmvet"
@@ -259,14 +249,14 @@ def _graded_item(
 
 @app.command(
     help="Grade and score MM-Vet answers.\n\nExample: python -m eval.mmvet --answers mmvet.jsonl "
-    "--annotations playground/data/eval --grader-url https://api.openai.com/v1 "
+    "--data playground/data/eval --grader-url https://api.openai.com/v1 "
     "--grades grades.json -o results.json"
 )
 def main(
     answers: Annotated[
         Path, typer.Option("--answers", help="Answer file, or official predictions (.json)")
     ],
-    annotations: DataOption,
+    data: DataOption,
     grader_url: Annotated[
         str | None, typer.Option(help="OpenAI-compatible endpoint; without: not scored")
     ] = None,
@@ -289,7 +279,7 @@ def main(
         )
         return score_answers(
             read_any_answers(answers),
-            annotations,
+            data,
             grader=endpoint,
             grades=grades or grades_beside(output),
             num_runs=runs,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.scoring import running_sum
+from eval.arithmetic import running_sum
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 DECIMAL_PLACES = 1

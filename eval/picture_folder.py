@@ -2,22 +2,25 @@
 
 Pictures are cut into batches once, whatever is missing and however many processes draw, and a batch
 is drawn as a whole: a picture is always computed together with the same others, so a run that was
-killed at any moment ends, started again, with the files of an undisturbed one. What decides how
-pictures look is stored beside them; a folder that was begun with other settings is refused, because
-nobody could tell the pictures apart later.
+killed at any moment ends, started again, with the files of an undisturbed one.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from eval.file_hashes import hash_lines
+from eval.processes import CountDone, own_items
+from eval.result_folder import read_settings
+from mllm.drawings import DrawSettings, build_notes
+from mllm.pictures import save_png
 from mllm.pipeline import MAX_BATCH_SIZE, Pipeline
 from mllm.sampling import SamplingParams
-from mllm.share import Share
-from unitok.files import atomic_write, read_json
+from mllm.share import WHOLE, Share
+from unitok.files import atomic_write
 from unitok.image import Rounding
 
 SETTINGS_FILE = "generation.json"
@@ -46,16 +49,16 @@ class DrawingPlan:
 
 
 def describe_drawing(
-    pipeline: Pipeline, plan: DrawingPlan, *, prompts: Iterable[str], **benchmark: Any
+    pipeline: Pipeline, plan: DrawingPlan, *, texts: Iterable[str], **benchmark: Any
 ) -> dict[str, Any]:
     """All that decides what is drawn, for JSON.
 
-    `prompts` are those of the whole benchmark, in order. `benchmark` holds its name and whatever
+    `texts` are the prompts of the whole benchmark, in order. `benchmark` holds its name and what
     else two runs must have in common, such as the seed.
     """
     return {
         **benchmark,
-        "prompts_sha256": hash_lines(prompts),
+        "prompts_sha256": hash_lines(texts),
         **asdict(plan),
         "image_size": pipeline.image_size,
         "device": pipeline.device.type,
@@ -64,47 +67,30 @@ def describe_drawing(
     }
 
 
-def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make `folder` one of pictures drawn with `settings`; ValueError if it is one of others."""
-    file = folder / SETTINGS_FILE
-    if file.is_file():
-        _refuse_other_settings(folder, read_json(file), settings)
-        return
-    # Hidden files are what a process that starts at the same moment is about to rename.
-    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise ValueError(
-            f"{folder} has files but no {SETTINGS_FILE} that says how its pictures were drawn; "
-            "name an empty or new folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def _refuse_other_settings(
-    folder: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]
-) -> None:
-    wanted = json.loads(json.dumps(settings))  # as the stored ones: lists for tuples
-    for name in sorted({*stored, *wanted}):
-        if stored.get(name) != wanted.get(name):
-            raise ValueError(
-                f"the pictures in {folder} were drawn with {name} {stored.get(name)}, not "
-                f"{wanted.get(name)}; give the same settings to go on, or name another folder"
-            )
-
-
 def read_generation(folder: Path, prompts: Iterable[str]) -> dict[str, Any] | None:
     """How the pictures in `folder` were drawn; None where nobody wrote it down.
 
     ValueError if they were drawn for other prompts than `prompts`.
     """
-    file = folder / SETTINGS_FILE
-    if not file.is_file():
+    settings = read_settings(folder, file=SETTINGS_FILE)
+    if settings is None:
         return None
-    settings = read_json(file)
     if settings.get("prompts_sha256") != hash_lines(prompts):
         raise ValueError(f"the pictures in {folder} were drawn for other prompts than these")
     return settings
+
+
+def cut_batches(
+    jobs: Sequence[PictureJob], batch_size: int, *, share: Share = WHOLE
+) -> list[Sequence[PictureJob]]:
+    """The batches in which `jobs` are drawn, or a process's share of them."""
+    starts = range(0, len(jobs), batch_size)
+    return list(own_items([jobs[start : start + batch_size] for start in starts], share))
+
+
+def find_missing(batches: Iterable[Sequence[PictureJob]]) -> list[Sequence[PictureJob]]:
+    """Those batches of which a picture is not there yet."""
+    return [batch for batch in batches if not all(job.path.is_file() for job in batch)]
 
 
 def draw_missing(
@@ -112,36 +98,25 @@ def draw_missing(
     jobs: Sequence[PictureJob],
     *,
     plan: DrawingPlan,
-    share: Share | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    share: Share = WHOLE,
+    count_done: CountDone = lambda number: None,
 ) -> int:
     """Draw those pictures of this process's share of `jobs` that are not there yet.
 
-    A prompt that cannot be drawn is refused before the first picture. `progress` is called with
-    the pictures that are there and all of the share. Returns the number of pictures stored.
+    A prompt that cannot be drawn is refused before the first picture. `count_done` is called with
+    the number of pictures of each batch. Returns the number of pictures stored.
     """
     _check_sampling(pipeline, plan.sampling)
-    share = share or Share()
-    starts = range(0, len(jobs), plan.batch_size)
-    batches = [jobs[start : start + plan.batch_size] for start in starts]
-    own = batches[share.index :: share.count]
-    missing = [batch for batch in own if not all(job.path.is_file() for job in batch)]
+    missing = find_missing(cut_batches(jobs, plan.batch_size, share=share))
     for batch in missing:
         for job in batch:
             pipeline.encode_prompt(job.prompt)
-    total, num_stored = sum(map(len, own)), 0
-    done = total - sum(map(len, missing))
-    report = progress or _no_report
-    report(done, total)
+    notes = build_notes(pipeline, DrawSettings(**asdict(plan.sampling)))
+    num_stored = 0
     for batch in missing:
-        num_stored += _draw_batch(pipeline, batch, plan)
-        done += len(batch)
-        report(done, total)
+        num_stored += _draw_batch(pipeline, batch, plan=plan, notes=notes)
+        count_done(len(batch))
     return num_stored
-
-
-def _no_report(done: int, total: int) -> None:
-    """Nobody asked for progress."""
 
 
 def _check_sampling(pipeline: Pipeline, sampling: SamplingParams) -> None:
@@ -150,7 +125,13 @@ def _check_sampling(pipeline: Pipeline, sampling: SamplingParams) -> None:
         raise ValueError(f"the model would draw with {usable}, not {sampling}; set every value")
 
 
-def _draw_batch(pipeline: Pipeline, batch: Sequence[PictureJob], plan: DrawingPlan) -> int:
+def _draw_batch(
+    pipeline: Pipeline,
+    batch: Sequence[PictureJob],
+    *,
+    plan: DrawingPlan,
+    notes: Mapping[str, object],
+) -> int:
     """Draw a whole batch and store what was missing of it; returns how many that were."""
     pictures = pipeline.generate_images(
         [job.prompt for job in batch],
@@ -162,10 +143,17 @@ def _draw_batch(pipeline: Pipeline, batch: Sequence[PictureJob], plan: DrawingPl
     )
     num_stored = 0
     for job, picture in zip(batch, pictures, strict=True):
-        if job.path.is_file():
-            continue
-        job.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(job.path) as temporary:
-            picture.save(temporary)
-        num_stored += 1
+        if not job.path.is_file():
+            _store(picture, job, notes={**notes, "prompt": job.prompt, "seed": job.seed})
+            num_stored += 1
     return num_stored
+
+
+def _store(picture: Image.Image, job: PictureJob, *, notes: Mapping[str, object]) -> None:
+    """Write a picture in one step; a PNG says how to draw it again."""
+    job.path.parent.mkdir(parents=True, exist_ok=True)
+    if job.path.suffix == ".png":
+        save_png(picture, job.path, notes=notes)
+        return
+    with atomic_write(job.path) as temporary:
+        picture.save(temporary)

@@ -23,15 +23,10 @@ from eval.answer_files import (
     QuestionId,
     read_json_lines,
 )
+from eval.benchmark_data import BUNDLE, SHORT_ANSWER, check_pictures, read_questions
 from eval.report import BenchmarkReport, GroupScore, ItemResult
-from eval.scoring import (
-    BUNDLE,
-    SUFFIX,
-    check_pictures,
-    count_items,
-    read_questions,
-    scorer_app,
-)
+from eval.scorer_commands import scorer_app
+from eval.scoring import count_items
 
 NAME = "pope"
 MAX_NEW_TOKENS = 128
@@ -279,7 +274,7 @@ def _pair_categories(
 
 def _subject(question: BenchmarkQuestion) -> Subject:
     name = question.image.name if isinstance(question.image, Path) else ""
-    return name, question.text.removesuffix(SUFFIX)
+    return name, question.text.removesuffix(SHORT_ANSWER)
 
 
 def _named_measures(scores: Mapping[str, CategoryScore]) -> dict[str, float | None]:

@@ -1,8 +1,9 @@
 """Work spread over processes: each takes its share of the items and counts what it has done.
 
-A task goes to its processes pickled, so its class must live in a module that they can import. It
-stores what it makes itself, in one step per item: a run that was killed at any moment goes on with
-the items that are missing.
+Processes come from outside, from torchrun or a Slurm array, or one command starts them. A task goes
+to these pickled, so its class must live in a module that they can import. It stores what it makes
+itself, in one step per item: a run that was killed at any moment goes on with the items that are
+missing.
 """
 
 import multiprocessing
@@ -10,19 +11,16 @@ import os
 import queue
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
-import torch
-
 from mllm.console import USER_ERRORS, progress_bar, quiet_libraries
-from mllm.devices import choose_device
-from mllm.share import Share
+from mllm.share import WHOLE, Share
 
 Item = TypeVar("Item")
 CountDone = Callable[[int], None]  # called with the number of items that were just finished
 POLL_SECONDS = 0.2
-WHOLE = Share()
 
 
 def own_items(items: Sequence[Item], share: Share) -> Sequence[Item]:
@@ -30,18 +28,14 @@ def own_items(items: Sequence[Item], share: Share) -> Sequence[Item]:
     return items[share.index :: share.count]
 
 
-def share_device(name: str, share: Share) -> str:
-    """The device for a process's models: each has a GPU, or an equal part of the cores."""
-    quiet_libraries()
-    device = choose_device(name)
-    if share.count == 1:
-        return str(device)
-    # Processes that each take all cores only slow each other down.
-    part = max(1, (os.cpu_count() or 1) // share.count)
-    torch.set_num_threads(min(torch.get_num_threads(), part))
-    if device.type != "cuda" or device.index is not None:
-        return str(device)
-    return f"cuda:{share.index % torch.cuda.device_count()}"
+def own_share(num_processes: int) -> Share:
+    """What this process does, by its environment; ValueError if it is to start others as well."""
+    share = Share.from_environment()
+    if num_processes > 1 and share.count > 1:
+        raise ValueError(
+            f"this is one of {share.count} processes already; leave --num-processes out"
+        )
+    return share
 
 
 class Task(Protocol):
@@ -51,15 +45,17 @@ class Task(Protocol):
         """Do the share; call `count_done` after each stored item."""
 
 
-def run_task(task: Task, *, num_processes: int, count_done: CountDone) -> None:
-    """Run a task here, or in `num_processes` processes of its own.
+def run_task(
+    task: Task, *, num_processes: int, count_done: CountDone, share: Share = WHOLE
+) -> None:
+    """Run a share of a task here, or all of it in `num_processes` processes of its own.
 
     A process that fails ends the others; its error is raised here as a RuntimeError.
     """
     if num_processes < 1:
         raise ValueError(f"num_processes must be at least 1, got {num_processes}")
     if num_processes == 1:
-        task.run(WHOLE, count_done)
+        task.run(share, count_done)
         return
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
@@ -82,17 +78,28 @@ def run_task(task: Task, *, num_processes: int, count_done: CountDone) -> None:
 
 
 def run_with_bar(
-    task: Task, description: str, *, num_done: int, num_items: int, num_processes: int
+    task: Task,
+    description: str,
+    *,
+    num_done: int,
+    num_items: int,
+    num_processes: int,
+    share: Share = WHOLE,
 ) -> None:
     """Run a task that goes on after `num_done` of `num_items`, with a bar that counts them."""
-    with progress_bar(description) as report:
+    # Bars of several processes would overwrite each other.
+    with progress_bar(description) if share.index == 0 else nullcontext(_show_nothing) as report:
 
         def count_done(number: int) -> None:
             nonlocal num_done
             num_done += number
             report(num_done, num_items)
 
-        run_task(task, num_processes=num_processes, count_done=count_done)
+        run_task(task, num_processes=num_processes, count_done=count_done, share=share)
+
+
+def _show_nothing(done: int, total: int) -> None:
+    """Only the first process shows a bar."""
 
 
 def _follow(processes: Sequence[BaseProcess], messages: Any, count_done: CountDone) -> None:
@@ -121,6 +128,8 @@ def _follow(processes: Sequence[BaseProcess], messages: Any, count_done: CountDo
 def _run_share(task: Task, share: Share, messages: Any) -> None:
     """What a process does; the number of finished items or a user's error goes to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted parent ends its processes
+    quiet_libraries()
+    _share_machine(share)
     parent = multiprocessing.parent_process()
 
     def count_done(number: int) -> None:
@@ -132,3 +141,13 @@ def _run_share(task: Task, share: Share, messages: Any) -> None:
         task.run(share, count_done)
     except USER_ERRORS as error:
         messages.put(str(error))
+
+
+def _share_machine(share: Share) -> None:
+    """A GPU for each process (see `process_device`), and an equal part of the cores."""
+    import torch
+
+    os.environ["LOCAL_RANK"] = str(share.index)
+    # Processes that each take all cores only slow each other down.
+    part = max(1, (os.cpu_count() or 1) // share.count)
+    torch.set_num_threads(min(torch.get_num_threads(), part))

@@ -125,5 +125,5 @@ def count_problems(counts: ItemCounts) -> dict[str, int]:
 
 
 def shown(value: float | None) -> str:
-    """A metric as people read it."""
-    return "not scored" if value is None else f"{value:.2f}"
+    """A metric as people read it: four decimals where a benchmark counts from 0 to 1."""
+    return "not scored" if value is None else f"{value:.{2 if abs(value) >= 10 else 4}f}"

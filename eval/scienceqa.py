@@ -14,19 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion
+from eval.benchmark_data import BUNDLE, LETTER, check_pictures, need_file, read_json_list
 from eval.report import BenchmarkReport, GroupScore, ItemResult
+from eval.scorer_commands import scorer_app
 from eval.scoring import (
-    BUNDLE,
-    LETTER,
     accuracy,
-    check_pictures,
     count_items,
     count_unread,
     duplicate_notes,
     latest_answers,
-    need_file,
-    read_json_list,
-    scorer_app,
 )
 from unitok.files import read_json
 
@@ -146,7 +142,7 @@ def score_answers(
         benchmark=NAME,
         metrics={"accuracy": accuracy(items), "img_accuracy": groups[0].score},
         counts=count_items(
-            splits[split],
+            dict.fromkeys(splits[split]),
             [answer.question_id for answer in answers],
             num_unparsable=count_unread(items),
         ),

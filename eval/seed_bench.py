@@ -16,22 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, QuestionId
+from eval.benchmark_data import BUNDLE, check_pictures, need_file, read_questions
 from eval.report import BenchmarkReport, GroupScore, ItemResult
+from eval.scorer_commands import scorer_app
 from eval.scoring import (
-    BUNDLE,
     accuracy,
-    check_pictures,
     count_items,
     duplicate_notes,
     latest_answers,
     listed,
-    need_file,
-    read_questions,
-    scorer_app,
 )
 from unitok.files import atomic_write, read_json
 
-NAME = "seed_bench"
+NAME = "seed"
 MAX_NEW_TOKENS = 128
 DATA_TYPES = ("image", "video")
 SOURCE = "AILab-CVC/SEED-Bench (DATASET.md)"
@@ -198,7 +195,7 @@ def write_submission(answers: Sequence[AnswerLine], data: Path, path: Path) -> N
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-app = scorer_app(NAME, score_answers)
+app = scorer_app("seed_bench", score_answers)
 
 
 if __name__ == "__main__":

@@ -25,16 +25,16 @@ from eval.answer_files import AnswerLine, BenchmarkQuestion, QuestionId, read_an
 from eval.answer_text import agreement, normalize_m4c
 from eval.arithmetic import running_sum
 from eval.benchmark_data import (
+    BUNDLE,
     check_fields,
-    count_items,
-    present,
+    check_pictures,
     read_questions,
     read_records,
     text_list,
 )
 from eval.report import BenchmarkReport, GroupScore, ItemResult
-from mllm.console import user_errors
-from unitok.files import check_output
+from eval.scorer_commands import ForceOption, OutputOption, run_scorer
+from eval.scoring import count_items
 
 NAME = "textvqa"
 MAX_NEW_TOKENS = 128
@@ -42,7 +42,7 @@ NUM_GROUND_TRUTHS = 10
 WITH_OCR = "with OCR tokens"
 WITHOUT_OCR = "without OCR tokens"
 COMMAND = "python -m eval.textvqa"
-FROM_TEXTVQA = "download it from textvqa.org, section Dataset, and put it there"
+SOURCE = "textvqa.org, section Dataset"
 
 _LLAVA_FILE = "llava_textvqa_val_v051_ocr.jsonl"
 _ANNOTATIONS = "TextVQA_0.5.1_val.json"
@@ -72,17 +72,14 @@ class Annotation:
 def load_questions(data: Path) -> list[BenchmarkQuestion]:
     """LLaVA's questions about the validation pictures."""
     folder = data / NAME
-    return read_questions(
-        folder / _LLAVA_FILE,
-        folder / "train_images",
-        remedy="download train_val_images.zip from textvqa.org and unpack it there",
-    )
+    questions = read_questions(folder / _LLAVA_FILE, folder / "train_images", source=BUNDLE)
+    return check_pictures(questions, source="train_val_images.zip of textvqa.org")
 
 
 def read_annotations(path: Path) -> list[Annotation]:
     """The annotations of the official file."""
     annotations = []
-    for place, record in read_records(path, "data", remedy=FROM_TEXTVQA):
+    for place, record in read_records(path, "data", source=SOURCE):
         check_fields(record, {"image_id": str, "question": str}, place=place)
         truths = text_list(record, "answers", place=place)
         annotations.append(Annotation(record["image_id"], record["question"], truths))
@@ -214,13 +211,14 @@ def score_answers(answers: Sequence[AnswerLine], data: Path) -> BenchmarkReport:
 def main(
     answers: Annotated[Path, typer.Option(help="Answer file as LLaVA writes it")],
     annotations: Annotated[Path, typer.Option(help=f"Official file, {_ANNOTATIONS}")],
-    output: Annotated[Path | None, typer.Option("-o", help="Store the report as JSON")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there")] = False,
+    output: OutputOption = None,
+    force: ForceOption = False,
 ) -> None:
-    with user_errors():
-        if output is not None:
-            check_output(output, force=force)
-        present(score_annotated(read_answers(answers), read_annotations(annotations)), output)
+    run_scorer(
+        lambda: score_annotated(read_answers(answers), read_annotations(annotations)),
+        output=output,
+        force=force,
+    )
 
 
 if __name__ == "__main__":

@@ -3,38 +3,31 @@
 Started again, the command asks only what has no answer yet; eval/asking.py says how.
 """
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from eval.ask_processes import ask_in_processes, ask_share
-from eval.asking import AskConfig, Asking
+from eval.asking import AskConfig, Asking, AskingTask
 from eval.benchmarks import benchmark_names, parse_options
+from eval.processes import own_share, run_with_bar
 from eval.report import print_report
-from mllm.console import announce, progress_bar, quiet_libraries, user_errors
-from mllm.share import Share
+from mllm.console import announce, quiet_libraries, user_errors
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def ask(asking: Asking, num_processes: int) -> None:
     """Ask what this command has to ask, in one process or in several."""
-    share = Share.from_environment()
-    if num_processes > 1 and share.count > 1:
-        raise ValueError(
-            f"this is one of {share.count} processes already; leave --num-processes out"
-        )
-    with progress_bar("questions") if share.index == 0 else nullcontext(_no_report) as report:
-        if num_processes > 1:
-            ask_in_processes(asking, num_processes, report=report)
-        else:
-            ask_share(asking, share, report=report)
-
-
-def _no_report(done: int, total: int) -> None:
-    """Only the first process shows progress."""
+    share = own_share(num_processes)
+    run_with_bar(
+        AskingTask(asking.config),
+        "questions",
+        num_done=0,
+        num_items=asking.num_missing(share),
+        num_processes=num_processes,
+        share=share,
+    )
 
 
 @app.command(

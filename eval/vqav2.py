@@ -30,18 +30,20 @@ from eval.answer_files import (
 )
 from eval.answer_text import normalize_m4c
 from eval.benchmark_data import (
+    BUNDLE,
     SHORT_ANSWER,
     check_fields,
-    count_items,
+    check_pictures,
     is_result_list,
-    present,
+    need_file,
     read_questions,
     read_records,
     read_result_list,
-    required,
     write_result_list,
 )
 from eval.report import BenchmarkReport, count_problems
+from eval.scorer_commands import AnsweredOnlyOption, ForceOption, OutputOption, present
+from eval.scoring import count_items
 from eval.vqav2_rules import NAME, Annotation, Normalization, parse_annotation, score_annotated
 from mllm.console import announce, say, user_errors
 from unitok.files import check_output
@@ -50,8 +52,8 @@ __all__ = ["MAX_NEW_TOKENS", "NAME", "load_questions", "score_answers", "write_s
 
 MAX_NEW_TOKENS = 128
 COMMAND = "python -m eval.vqav2"
-FROM_VQA = "download it from visualqa.org, section VQA v2, and put it there"
-FROM_COCO = "download the pictures from cocodataset.org and unpack them there"
+SOURCE = "visualqa.org, section VQA v2"
+PICTURE_SOURCE = "cocodataset.org"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -76,23 +78,24 @@ def load_questions(data: Path, *, split: Split = Split.TEST_DEV) -> list[Benchma
     """The questions of a split; LLaVA reports test-dev."""
     folder = data / NAME
     if split is not Split.VAL:
-        return read_questions(folder / _LLAVA_FILES[split], folder / "test2015", remedy=FROM_COCO)
-    records = read_official_questions(folder / _VAL_QUESTIONS)
-    images = required(folder / "val2014", FROM_COCO)
-    return [
+        path = folder / _LLAVA_FILES[split]
+        questions = read_questions(path, folder / "test2015", source=BUNDLE)
+        return check_pictures(questions, source=PICTURE_SOURCE)
+    questions = [
         BenchmarkQuestion(
             record["question_id"],
             record["question"] + SHORT_ANSWER,
-            image=images / f"COCO_val2014_{record['image_id']:012d}.jpg",
+            image=folder / "val2014" / f"COCO_val2014_{record['image_id']:012d}.jpg",
         )
-        for record in records
+        for record in read_official_questions(folder / _VAL_QUESTIONS)
     ]
+    return check_pictures(questions, source=PICTURE_SOURCE)
 
 
 def read_official_questions(path: Path) -> list[Mapping[str, Any]]:
     """Objects with question_id, image_id and question from an official question file."""
     records = []
-    for place, record in read_records(path, "questions", remedy=FROM_VQA):
+    for place, record in read_records(path, "questions", source=SOURCE):
         check_fields(record, {"question_id": int, "image_id": int, "question": str}, place=place)
         records.append(record)
     return records
@@ -103,7 +106,7 @@ def read_question_ids(path: Path) -> list[QuestionId]:
     if path.suffix != ".jsonl":
         return [record["question_id"] for record in read_official_questions(path)]
     ids = []
-    for place, record in read_json_lines(required(path, "it is in LLaVA's eval.zip")):
+    for place, record in read_json_lines(need_file(path, BUNDLE)):
         check_fields(record, {"question_id": int}, place=place)
         ids.append(record["question_id"])
     return ids
@@ -113,7 +116,7 @@ def read_annotations(path: Path) -> list[Annotation]:
     """The annotations of an official file, in its order."""
     return [
         parse_annotation(record, place)
-        for place, record in read_records(path, "annotations", remedy=FROM_VQA)
+        for place, record in read_records(path, "annotations", source=SOURCE)
     ]
 
 
@@ -232,12 +235,10 @@ def main(
     normalization: Annotated[
         Normalization, typer.Option(help="official: only where people's answers differ")
     ] = Normalization.OFFICIAL,
-    answered_only: Annotated[
-        bool, typer.Option("--answered-only", help="Leave out questions without an answer")
-    ] = False,
+    answered_only: AnsweredOnlyOption = False,
     upload: Annotated[Path | None, typer.Option("--submission", help="Write the upload")] = None,
-    output: Annotated[Path | None, typer.Option("-o", help="Store the report as JSON")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there")] = False,
+    output: OutputOption = None,
+    force: ForceOption = False,
 ) -> None:
     with user_errors():
         for path in filter(None, (upload, output)):

@@ -13,8 +13,9 @@ from typing import Any
 from eval.answer_files import AnswerLine, QuestionId
 from eval.answer_text import agreement, normalize_official, strip_whitespace
 from eval.arithmetic import round_half_away, running_sum
-from eval.benchmark_data import check_fields, count_items
+from eval.benchmark_data import check_fields
 from eval.report import BenchmarkReport, GroupScore, ItemResult
+from eval.scoring import count_items
 
 NAME = "vqav2"
 

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from mllm.devices import choose_device
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,17 @@ class Share:
         return cls(index, count)
 
 
-def process_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device:
+WHOLE = Share()
+
+
+def process_device(name: str, environment: Mapping[str, str] = os.environ) -> "torch.device":
     """The device called `name`; processes of one machine share its GPUs out."""
+    import torch  # here, because most of those that share work out need no tensors
+
+    from mllm.devices import choose_device
+
     device = choose_device(name)
     if str(device) == "cuda":
-        return torch.device("cuda", int(environment.get("LOCAL_RANK", "0")))
+        local_rank = int(environment.get("LOCAL_RANK", "0"))
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
     return device

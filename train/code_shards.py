@@ -7,7 +7,6 @@ Shapes: L visual tokens (h*w, row-major), K codebooks.
 """
 
 import bisect
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from eval.file_hashes import sha256_of
 from mllm.messages import Message
 from unitok.files import atomic_write, read_json
 
@@ -209,11 +209,6 @@ class CodeShards:
                 f"were written: {', '.join(changed)}; delete them and extract again, the rest is "
                 "kept"
             )
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stored(row: CodeRow) -> dict[str, Any]:

@@ -39,10 +39,10 @@ def invoke(app, *arguments):
 
 
 def score_by_command(app, answers, data, *more):
-    """Run `--answers FILE --annotations DATA -o FILE` and give back the stored report."""
+    """Run `--answers FILE --data DATA -o FILE` and give back the stored report."""
     path = data / "answers_of_a_test.jsonl"
     write_answers(answers, path)
     output = data / "report_of_a_test.json"
-    result = invoke(app, "--answers", path, "--annotations", data, "-o", output, "--force", *more)
+    result = invoke(app, "--answers", path, "--data", data, "-o", output, "--force", *more)
     assert result.exit_code == 0, result.output
     return json.loads(output.read_text(encoding="utf-8"))

@@ -131,7 +131,7 @@ def write_pictures(cases: Sequence[Case], folder: Path) -> Path:
             "prompts": prompts.describe(),
             "num_images": 2,
             "seed": 0,
-            "image_sampling": {},
+            "sampling": {},
         },
         folder / "generation.json",
     )

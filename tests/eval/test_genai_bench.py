@@ -318,7 +318,8 @@ def test_pictures_are_drawn_as_unitok_stores_them_and_only_once(tmp_path, files,
     arguments += ["--seed", 7, "--batch-size", 3, "--device", "cpu"]
     result = run(*arguments)
     assert result.exit_code == 0, result.stderr
-    assert "drew 4 pictures; all 4 are in" in result.stderr
+    assert "drawing 4 of 4 pictures" in result.stderr
+    assert "all 4 are in" in result.stderr
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["00001.jpg", "00002.jpg", "00003.jpg", "00004.jpg", SETTINGS_FILE]
 
@@ -328,7 +329,9 @@ def test_pictures_are_drawn_as_unitok_stores_them_and_only_once(tmp_path, files,
     assert picture_path(folder, 3).read_bytes() == (tmp_path / "third.jpg").read_bytes()
 
     picture_path(folder, 3).unlink()
-    assert "drew 1 pictures" in run(*arguments).stderr
+    kept = picture_path(folder, 1).stat().st_mtime_ns
+    assert "drawing 3 of 4 pictures" in run(*arguments).stderr
+    assert picture_path(folder, 1).stat().st_mtime_ns == kept
     assert picture_path(folder, 3).read_bytes() == (tmp_path / "third.jpg").read_bytes()
     refused = run(*arguments, "--guidance-scale", 2)
     assert refused.exit_code == 1
@@ -343,6 +346,8 @@ def test_two_processes_draw_the_pictures_of_one(tmp_path, files, model, monkeypa
         monkeypatch.setenv("RANK", rank)
         result = run(*arguments, "-o", tmp_path / "two")
         assert ("2 of 4 are still missing" in result.stderr) == (rank == "1")
+    refused = run(*arguments, "-o", tmp_path / "two", "--num-processes", 2)
+    assert "this is one of 2 processes already; leave --num-processes out" in refused.stderr
     one, two = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         for name in ("one", "two")

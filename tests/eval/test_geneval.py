@@ -186,7 +186,8 @@ def test_an_unfinished_run_of_another_detector_is_refused(
     command = ("score", images, "-o", tmp_path, "--detections", known)
     result = invoke(*command)
     assert result.exit_code == 1
-    assert "verdicts of an unfinished run with another detector" in result.output
+    assert "parts was begun with detector another, got known" in result.output
+    assert "pass --force" in result.output
     succeed(*command, "--force")
 
 

@@ -9,10 +9,12 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from eval.geneval import app
-from eval.geneval_pictures import DrawingTask, PictureKey
+from eval.geneval_pictures import PictureKey
 from eval.geneval_prompts import drawn_prompts
 from eval.geneval_results import ImageResult, find_samples
 from eval.inspector import inspect
+from eval.picture_commands import DrawingTask
+from eval.picture_folder import draw_missing
 from eval.report import read_report
 from eval.scene_judge import judge_drawing
 from mllm.pictures import read_notes
@@ -85,7 +87,7 @@ def test_everything_that_a_picture_depends_on_is_recorded(model: Path, images: P
     assert settings["prompts"] == drawn_prompts(1).describe()
     assert settings["prompts"]["num_prompts"] == 6
     assert settings["num_images"] == 2
-    assert settings["image_sampling"]["guidance_scale"] == 3.0
+    assert settings["sampling"]["guidance_scale"] == 3.0
     assert settings["model_fingerprint"] == build_tiny_pipeline().model.fingerprint
     assert set(settings["versions"]) == {"unitok-mllm", "torch", "transformers"}
 
@@ -95,10 +97,9 @@ def test_a_stopped_run_ends_with_the_same_files(
     model: Path, images: Path, tmp_path: Path, num_processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop_in_second_batch(self: DrawingTask, share: object, count_done: object) -> None:
-        first, second = self.batches[:2]
-        self._draw(self.pipeline, first)
-        self._draw(self.pipeline, second)
-        second[0].path(self.folder).unlink()
+        plan = self.drawer.plan(self.pipeline)
+        draw_missing(self.pipeline, self.jobs[:10], plan=plan)
+        self.jobs[5].path.unlink()
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
@@ -109,16 +110,16 @@ def test_a_stopped_run_ends_with_the_same_files(
     assert result.exit_code == 0, result.output
     assert "drawing 7 of 12 pictures" in result.output
     assert read_pictures(tmp_path / "images") == read_pictures(images)
-    assert "all 12 pictures are there" in generate(model, tmp_path / "images").output
+    assert "all 12 are in" in generate(model, tmp_path / "images").output
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["--seed", "1"], "seed is 0 there and 1 now"),
+        (["--seed", "1"], "begun with seed 0, got 1"),
         (["--guidance-scale", "2"], "'guidance_scale': 3.0"),
-        (["-n", "3"], "num_images is 2 there and 3 now"),
-        (["--per-task", "2"], "prompts is"),
+        (["-n", "3"], "begun with num_images 2, got 3"),
+        (["--per-task", "2"], "begun with prompts {"),
     ],
 )
 def test_a_folder_of_other_settings_is_refused(
@@ -127,7 +128,7 @@ def test_a_folder_of_other_settings_is_refused(
     before = read_pictures(images)
     result = generate(model, images, *changes)
     assert result.exit_code == 1
-    assert "holds pictures of other settings" in result.output
+    assert "give the same settings to go on" in result.output
     assert words in result.output
     assert read_pictures(images) == before
 
@@ -136,7 +137,7 @@ def test_a_folder_of_something_else_is_refused(model: Path, tmp_path: Path) -> N
     (tmp_path / "notes.txt").write_text("mine")
     result = generate(model, tmp_path)
     assert result.exit_code == 1
-    assert "is not empty and has no generation.json" in result.output
+    assert "holds files but no generation.json" in result.output
 
 
 def test_a_killed_generation_is_no_complete_run(model: Path, images: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from eval.gqa_rules import (
     score_predictions,
 )
 from eval.report import GroupScore, ItemCounts, read_report
-from tests.eval.benchmark_files import invoke, write_json, write_lines
+from tests.eval.benchmark_files import invoke, write_json, write_lines, write_picture
 from tests.eval.scoring_goldens import load_cases
 
 CASES = load_cases("gqa")
@@ -80,7 +80,7 @@ def test_the_command_scores_llavas_answers_and_official_predictions(case, tmp_pa
     answers = write_lines(tmp_path / "merge.jsonl", case["answers"])
     predictions, first, second = (tmp_path / f"{name}.json" for name in ("p", "first", "second"))
     outcome = invoke(
-        app, "--answers", answers, "--questions", questions,
+        app, "--answers", answers, "--annotations", questions,
         "-o", first, "--submission", predictions,
     )  # fmt: skip
     assert outcome.exit_code == 0, outcome.output
@@ -90,7 +90,7 @@ def test_the_command_scores_llavas_answers_and_official_predictions(case, tmp_pa
         line["questionId"]: line["prediction"] for line in json.loads(predictions.read_text())
     }
     assert written == case["expected_converted"]
-    again = invoke(app, "--answers", predictions, "--questions", questions, "-o", second)
+    again = invoke(app, "--answers", predictions, "--annotations", questions, "-o", second)
     assert again.exit_code == 0, again.output
     assert second.read_text() == first.read_text()
 
@@ -121,7 +121,7 @@ def test_a_prediction_that_is_not_the_answer_to_the_letter_is_wrong(text):
 def test_official_predictions_are_not_converted(tmp_path):
     questions = write_json(tmp_path / "q.json", {"1": record()})
     predictions = write_json(tmp_path / "p.json", [{"questionId": "1", "prediction": "Yes."}])
-    arguments = ("--questions", questions, "-o", tmp_path / "r.json")
+    arguments = ("--annotations", questions, "-o", tmp_path / "r.json")
     assert invoke(app, "--answers", predictions, *arguments).exit_code == 0
     assert read_report(tmp_path / "r.json").metrics["accuracy"] == 0
     answers = write_lines(tmp_path / "a.jsonl", [{"question_id": "1", "text": "Yes."}])
@@ -250,7 +250,7 @@ def test_the_command_reads_choices(tmp_path):
     outcome = invoke(
         app,
         "--answers", write_lines(tmp_path / "a.jsonl", [{"question_id": "1", "text": "Dog."}]),
-        "--questions", write_json(tmp_path / "q.json", {"1": record()}),
+        "--annotations", write_json(tmp_path / "q.json", {"1": record()}),
         "--choices", write_json(tmp_path / "c.json", {"1": {"valid": ["dog"], "plausible": []}}),
         "-o", tmp_path / "report.json",
     )  # fmt: skip
@@ -285,9 +285,9 @@ def test_questions_and_answers_are_found_below_data(tmp_path):
         load_questions(tmp_path)
     asked = {"question_id": "1", "image": "n1.jpg", "text": "Is it a dog?"}
     write_lines(folder / "llava_gqa_testdev_balanced.jsonl", [asked])
-    with pytest.raises(FileNotFoundError, match=r"data/images does not exist; .*gqa"):
+    with pytest.raises(FileNotFoundError, match=r"data/images/n1\.jpg, .* not exist; .*gqa"):
         load_questions(tmp_path)
-    (folder / "data" / "images").mkdir(parents=True)
+    write_picture(folder / "data" / "images" / "n1.jpg")
     (loaded,) = load_questions(tmp_path)
     assert loaded.image == folder / "data" / "images" / "n1.jpg"
     with pytest.raises(FileNotFoundError, match=r"balanced_questions\.json does not exist; .*gqa"):
@@ -309,9 +309,9 @@ def test_every_answer_is_written_as_a_prediction(tmp_path):
 def test_the_command_names_what_is_wrong_in_one_line(tmp_path):
     questions = write_json(tmp_path / "q.json", {"1": record()})
     results = write_json(tmp_path / "r.json", [{"question_id": "1", "answer": "yes"}])
-    outcome = invoke(app, "--answers", results, "--questions", questions)
+    outcome = invoke(app, "--answers", results, "--annotations", questions)
     assert outcome.exit_code == 1
     assert "r.json, [0]: questionId must be int or str, got None" in outcome.stderr
-    absent = invoke(app, "--answers", tmp_path / "none", "--questions", questions)
+    absent = invoke(app, "--answers", tmp_path / "none", "--annotations", questions)
     assert absent.exit_code == 1
     assert "none does not exist; name a file with answers" in absent.stderr

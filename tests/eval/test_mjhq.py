@@ -223,7 +223,7 @@ def test_pictures_are_drawn_into_their_categories_and_scored(tmp_path, metadata,
     assert "pass --force to overwrite it" in run(*score).stderr
     refused = run(*generate, "--seed", 1)
     assert refused.exit_code == 1
-    assert "were drawn with seed 0, not 1" in refused.stderr
+    assert "was begun with seed 0, got 1" in refused.stderr
 
 
 @pytest.mark.usefixtures("tiny_inception")

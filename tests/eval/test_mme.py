@@ -88,7 +88,7 @@ def test_the_convert_command_writes_the_official_folder(case, tmp_path):
     write_release(tmp_path, case["ground_truth_files"])
     write_answers([AnswerLine(**answer) for answer in case["answers"]], tmp_path / "a.jsonl")
     output = tmp_path / "results"
-    arguments = ["convert", "--answers", tmp_path / "a.jsonl", "--annotations", tmp_path]
+    arguments = ["convert", "--answers", tmp_path / "a.jsonl", "--data", tmp_path]
     result = CliRunner().invoke(app, [*map(str, arguments), "-o", str(output)])
     assert result.exit_code == 0, result.output
     assert {path.name: path.read_text() for path in output.iterdir()} == case["expected_files"]

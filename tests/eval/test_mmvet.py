@@ -203,7 +203,7 @@ def test_without_a_grader_nothing_is_scored(bundle):
 
 def run_command(bundle, *more):
     write_answers(ANSWERS, bundle / "answers.jsonl")
-    arguments = ["--answers", bundle / "answers.jsonl", "--annotations", bundle, *more]
+    arguments = ["--answers", bundle / "answers.jsonl", "--data", bundle, *more]
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 

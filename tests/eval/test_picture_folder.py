@@ -1,7 +1,5 @@
 """Folders of pictures: drawn once, batched, shared out, and never mixed from other settings."""
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,11 +9,11 @@ from eval.picture_folder import (
     SETTINGS_FILE,
     DrawingPlan,
     PictureJob,
-    claim_folder,
     describe_drawing,
     draw_missing,
     read_generation,
 )
+from eval.result_folder import begin_folder
 from mllm.generation import set_default_sampling
 from mllm.sampling import SamplingParams
 from mllm.share import Share
@@ -59,14 +57,14 @@ def test_only_missing_pictures_are_drawn_and_they_come_out_the_same(pipeline, jo
     kept = jobs[0].path.stat().st_mtime_ns
     jobs[1].path.unlink()
     seen = []
-    assert draw(pipeline, jobs, batch_size=1, progress=lambda *counts: seen.append(counts)) == 1
+    assert draw(pipeline, jobs, batch_size=1, count_done=seen.append) == 1
     assert contents(jobs) == complete
     assert jobs[0].path.stat().st_mtime_ns == kept
-    assert seen == [(2, 3), (3, 3)]
+    assert seen == [1]
 
 
 def test_a_run_that_breaks_off_leaves_no_half_picture(pipeline, jobs, monkeypatch):
-    def fail(self, path):
+    def fail(self, path, **options):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
@@ -130,7 +128,7 @@ def test_a_batch_of_nothing_is_refused():
 
 def test_settings_say_what_decides_a_picture(pipeline):
     plan = DrawingPlan(SamplingParams(guidance_scale=2.0), batch_size=8)
-    settings = describe_drawing(pipeline, plan, prompts=PROMPTS, benchmark="genai", seed=3)
+    settings = describe_drawing(pipeline, plan, texts=PROMPTS, benchmark="genai", seed=3)
     assert settings == {
         "benchmark": "genai",
         "seed": 3,
@@ -145,31 +143,11 @@ def test_settings_say_what_decides_a_picture(pipeline):
     }
 
 
-def test_a_folder_goes_on_with_its_own_settings_only(tmp_path):
-    folder = tmp_path / "pictures"
-    claim_folder(folder, {"seed": 0, "sampling": {"temperature": 1.0}})
-    assert json.loads((folder / SETTINGS_FILE).read_text())["seed"] == 0
-    claim_folder(folder, {"seed": 0, "sampling": {"temperature": 1.0}})
-    with pytest.raises(ValueError, match="drawn with seed 0, not 1; give the same settings"):
-        claim_folder(folder, {"seed": 1, "sampling": {"temperature": 1.0}})
-    with pytest.raises(ValueError, match="drawn with dtype None, not float32"):
-        claim_folder(folder, {"seed": 0, "sampling": {"temperature": 1.0}, "dtype": "float32"})
-
-
 def test_a_score_learns_how_its_pictures_were_drawn(pipeline, tmp_path):
     assert read_generation(tmp_path, PROMPTS) is None
     plan = DrawingPlan(pipeline.build_sampling())
-    settings = describe_drawing(pipeline, plan, prompts=PROMPTS, benchmark="genai", seed=3)
-    claim_folder(tmp_path, settings)
+    settings = describe_drawing(pipeline, plan, texts=PROMPTS, benchmark="genai", seed=3)
+    begin_folder(tmp_path, settings, file=SETTINGS_FILE)
     assert read_generation(tmp_path, PROMPTS) == settings
     with pytest.raises(ValueError, match="were drawn for other prompts than these"):
         read_generation(tmp_path, PROMPTS[:2])
-
-
-def test_a_folder_of_unknown_pictures_is_refused(tmp_path):
-    (tmp_path / ".0123.json").touch()
-    (tmp_path / "old.png").touch()
-    with pytest.raises(ValueError, match=f"files but no {SETTINGS_FILE}"):
-        claim_folder(tmp_path, {})
-    (tmp_path / "old.png").unlink()
-    claim_folder(tmp_path, {})

@@ -257,7 +257,7 @@ def test_questions_are_loaded_with_prompt_and_picture(bundle):
 def test_the_command_refuses_to_overwrite(bundle):
     folder, answers = bundle
     score_by_command(app, answers, folder)
-    arguments = ["--answers", folder / "answers_of_a_test.jsonl", "--annotations", folder]
+    arguments = ["--answers", folder / "answers_of_a_test.jsonl", "--data", folder]
     output = folder / "report_of_a_test.json"
     result = CliRunner().invoke(app, [*map(str, arguments), "-o", str(output)])
     assert result.exit_code == 1

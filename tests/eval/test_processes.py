@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
-from eval.processes import CountDone, own_items, run_task, share_device
-from mllm.share import Share
+from eval.processes import CountDone, own_items, own_share, run_task
+from mllm.share import Share, process_device
 
 
 @dataclass(frozen=True)
@@ -65,5 +66,33 @@ def test_no_process_at_all_is_an_error(tmp_path: Path) -> None:
         run_task(Writing(tmp_path), num_processes=0, count_done=lambda number: None)
 
 
-def test_processes_share_a_device_that_is_no_gpu() -> None:
-    assert share_device("cpu", Share(1, 2)) == "cpu"
+def test_one_of_several_processes_does_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "1")
+    counts: list[int] = []
+    run_task(Writing(tmp_path), num_processes=1, count_done=counts.append, share=own_share(1))
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "4"}
+    with pytest.raises(ValueError, match="one of 3 processes already; leave --num-processes out"):
+        own_share(2)
+
+
+@dataclass(frozen=True)
+class Looking:
+    """Writes down what each process computes with."""
+
+    folder: Path
+
+    def run(self, share: Share, count_done: CountDone) -> None:
+        words = (process_device("cpu"), os.environ["LOCAL_RANK"], torch.get_num_threads())
+        (self.folder / str(share.index)).write_text(" ".join(map(str, words)))
+
+
+def test_processes_share_gpus_and_cores(tmp_path: Path) -> None:
+    run_task(Looking(tmp_path), num_processes=2, count_done=lambda number: None)
+    num_threads = min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) // 2))
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == [
+        f"cpu 0 {num_threads}",
+        f"cpu 1 {num_threads}",
+    ]

@@ -21,7 +21,7 @@ from eval.textvqa import (
     score_answers,
     variant_of,
 )
-from tests.eval.benchmark_files import invoke, write_json, write_lines
+from tests.eval.benchmark_files import invoke, write_json, write_lines, write_picture
 from tests.eval.scoring_goldens import load_cases
 
 SUFFIX = "\nAnswer the question using a single word or phrase."
@@ -196,9 +196,11 @@ def test_questions_and_annotations_are_found_below_data(tmp_path):
     folder = tmp_path / "textvqa"
     question = {"question_id": "a", "image": "a.jpg", "text": with_ocr("Why?")}
     write_lines(folder / "llava_textvqa_val_v051_ocr.jsonl", [question])
-    with pytest.raises(FileNotFoundError, match=r"train_images does not exist; .*textvqa\.org"):
+    with pytest.raises(
+        FileNotFoundError, match=r"train_images/a\.jpg, .* not exist; .*textvqa\.org"
+    ):
         load_questions(tmp_path)
-    (folder / "train_images").mkdir()
+    write_picture(folder / "train_images" / "a.jpg")
     (loaded,) = load_questions(tmp_path)
     assert loaded.image == folder / "train_images" / "a.jpg"
     answers = [AnswerLine("a", "Go!", prompt=loaded.text)]

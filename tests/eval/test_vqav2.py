@@ -26,7 +26,7 @@ from eval.vqav2_rules import (
     percent_by_group,
     score_annotated,
 )
-from tests.eval.benchmark_files import invoke, write_json, write_lines
+from tests.eval.benchmark_files import invoke, write_json, write_lines, write_picture
 from tests.eval.scoring_goldens import load_cases
 
 SPLIT_DECISION = ["cat"] * 5 + ["dog"] * 5
@@ -273,9 +273,11 @@ def test_llavas_questions_come_with_their_pictures(tmp_path):
     folder = tmp_path / "vqav2"
     question = {"question_id": 3, "image": "COCO_test2015_1.jpg", "text": "what?", "category": "d"}
     write_lines(folder / "llava_vqav2_mscoco_test-dev2015.jsonl", [question])
-    with pytest.raises(FileNotFoundError, match=r"test2015 does not exist; .*cocodataset\.org"):
+    with pytest.raises(
+        FileNotFoundError, match=r"test2015_1\.jpg, .* not exist; .*cocodataset\.org"
+    ):
         load_questions(tmp_path)
-    (folder / "test2015").mkdir()
+    write_picture(folder / "test2015" / "COCO_test2015_1.jpg")
     (loaded,) = load_questions(tmp_path)
     assert (loaded.question_id, loaded.prompt, loaded.category) == (3, "what?", "d")
     assert loaded.image == folder / "test2015" / "COCO_test2015_1.jpg"
@@ -285,7 +287,7 @@ def test_questions_of_the_annotated_split_are_asked_as_llava_asks(tmp_path):
     folder = tmp_path / "vqav2"
     record = {"question_id": 3, "image_id": 42, "question": "What is it?"}
     write_json(folder / "v2_OpenEnded_mscoco_val2014_questions.json", {"questions": [record]})
-    (folder / "val2014").mkdir()
+    write_picture(folder / "val2014" / "COCO_val2014_000000000042.jpg")
     (loaded,) = load_questions(tmp_path, split=Split.VAL)
     suffix = "Answer the question using a single word or phrase."
     assert loaded.prompt == f"What is it?\n{suffix}"
@@ -293,7 +295,7 @@ def test_questions_of_the_annotated_split_are_asked_as_llava_asks(tmp_path):
 
 
 def test_missing_questions_say_where_to_get_them(tmp_path):
-    message = rf"test-dev2015\.jsonl does not exist; unpack LLaVA's eval\.zip .* to {tmp_path}$"
+    message = r"test-dev2015\.jsonl does not exist; get it from LLaVA's eval\.zip .* put it there$"
     with pytest.raises(FileNotFoundError, match=message):
         load_questions(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"questions\.json does not exist; .*visualqa\.org"):
