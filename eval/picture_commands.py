@@ -68,11 +68,13 @@ def draw_benchmark(
     *,
     folder: Path,
     rounding: Rounding,
+    limit: int | None = None,
     **benchmark: Any,
 ) -> None:
     """Fill `folder` with a picture of each prompt, or with this process's share of them.
 
-    `benchmark` is stored with the settings. Picture number i, from 0, has the seed `seed + i`.
+    With a `limit`, only those of the first prompts are drawn. `benchmark` is stored with the
+    settings. Picture number i, from 0, has the seed `seed + i`.
     """
     share = Share.from_environment()
     announce(f"loading {drawer.model}")
@@ -86,7 +88,7 @@ def draw_benchmark(
     jobs = [
         PictureJob(path, prompt, drawer.seed + number)
         for number, (path, prompt) in enumerate(zip(paths, prompts, strict=True))
-    ]
+    ][:limit]
     # Bars of several processes would overwrite each other.
     with progress_bar("drawing") if share.index == 0 else nullcontext() as report:
         num_stored = draw_missing(pipeline, jobs, plan=plan, share=share, progress=report)

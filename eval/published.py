@@ -21,9 +21,9 @@ class PublishedScore(RunConfig):
     benchmark: str
     metric: str  # a metric or a group of our report
     value: float
-    setting: str  # what the number depends on, as far as it is printed
     source: str  # one of the file's sources
     where: str  # table, figure or section
+    setting: str = ""  # what else is printed there about this number
 
 
 class PublishedScores(RunConfig):
@@ -54,12 +54,13 @@ class PublishedScores(RunConfig):
         return tuple(score for score in self.scores if score.benchmark == benchmark)
 
     def citations(self, scores: Iterable[PublishedScore]) -> list[str]:
-        """One line for each model and place: the source and the settings of its numbers."""
-        lines: dict[str, None] = {}
+        """One line for each place: the source, and the models with their settings."""
+        places: dict[str, dict[str, None]] = {}
         for score in scores:
-            source = f"{self.sources[score.source]}, {score.where}"
-            lines[f"{score.model}, {score.benchmark}: {source} ({score.setting})"] = None
-        return list(lines)
+            place = f"{self.sources[score.source]}, {score.where}"
+            model = f"{score.model} ({score.setting})" if score.setting else score.model
+            places.setdefault(place, {})[model] = None
+        return [f"{place}: {', '.join(models)}" for place, models in places.items()]
 
 
 @cache

@@ -35,6 +35,8 @@ def headline_interval(report: BenchmarkReport) -> Interval | str:
     name, value = report.headline
     if value is None:
         return "not scored"
+    if report.counts.num_missing:
+        return "a partial run: what is missing cannot be drawn anew"
     if reason := NO_MEANS.get(report.benchmark):
         return f"{name} is no mean over items: {reason}"
     strata = _strata(report)
@@ -66,7 +68,9 @@ def _prompt_folder(item: ItemResult) -> str:
     return item.item_id.split("/")[0]
 
 
-def _grouped(items: Sequence[ItemResult], *, by: Callable[[ItemResult], str]) -> Mapping[str, list[ItemResult]]:
+def _grouped(
+    items: Sequence[ItemResult], *, by: Callable[[ItemResult], str]
+) -> Mapping[str, list[ItemResult]]:
     groups: dict[str, list[ItemResult]] = {}
     for item in items:
         groups.setdefault(by(item), []).append(item)
