@@ -33,7 +33,7 @@ def write_results(state: SuiteState, folder: Path) -> None:
 
 
 def build_results(state: SuiteState, intervals: dict[str, Interval | str]) -> dict[str, Any]:
-    """For JSON. Nothing in it depends on when, where or by how many processes it was made."""
+    """For JSON. Nothing in it depends on when or by how many processes it was made."""
     problems = list(state.problems())
     return {
         "suite": state.name,
