@@ -6,7 +6,7 @@ its benchmark runs.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from eval import genai_bench
 from eval.asking import AskConfig, Asking
-from eval.benchmarks import parse_options
+from eval.benchmarks import Benchmark, parse_options
 from eval.genai_skills import read_prompts, read_skills
 from eval.geneval import PICTURES_FOLDER, find_prompts
 from eval.geneval_judge import JudgeChoice
@@ -24,6 +24,7 @@ from eval.geneval_scoring import ScoringRun, score
 from eval.inception import Inception
 from eval.mjhq_fid import BENCHMARK as MJHQ
 from eval.mjhq_fid import Comparison, check_folder, compare, read_entries
+from eval.mmvet_grader import OFFICIAL_GRADER, EndpointGrader, read_table
 from eval.picture_commands import Drawer, draw_benchmark
 from eval.picture_features import find_pictures
 from eval.picture_scorers import load_scorer
@@ -35,6 +36,8 @@ from mllm.pipeline import MAX_BATCH_SIZE
 from unitok.run_config import RunConfig
 
 REPORT_FILE = "report.json"  # of an entry; it comes last, so it ends the entry
+GRADES_FILE = "grades.json"
+MMVET_FOLDER = "mm-vet"  # below the data of the understanding benchmarks
 
 
 @dataclass(frozen=True)
@@ -64,18 +67,16 @@ class Sampling(RunConfig):
         return Drawer(setup.model, **self.model_dump(), device=setup.device, dtype=setup.dtype)
 
 
-class UnderstandingEntry(RunConfig):
-    """Questions: what `python -m eval.vqa` asks and scores."""
+class QuestionEntry(RunConfig):
+    """Questions of a benchmark: what `python -m eval.vqa` asks."""
 
-    kind: Literal["vqa"]
     benchmark: str
     batch_size: int = 16
-    options: tuple[str, ...] = ()  # of the scorer, as NAME=VALUE
 
     def check(self, setup: RunSetup) -> None:
         """Raise FileNotFoundError and its kin for data, ValueError for settings."""
         asking = self._asking(Path(), setup)
-        options = parse_options(asking.benchmark, self.options)
+        options = self._check_options(asking.benchmark, setup)
         # Reads what only the scorer reads; that there are no answers is no surprise.
         with suppress(ValueError):
             asking.benchmark.score_answers((), setup.data, **options)
@@ -84,7 +85,7 @@ class UnderstandingEntry(RunConfig):
         """Ask and score what is missing."""
         asking = self._asking(folder, setup)
         ask(asking, setup.num_processes)
-        return asking.finish(parse_options(asking.benchmark, self.options))
+        return asking.finish(self._options(asking.benchmark, folder))
 
     def _asking(self, folder: Path, setup: RunSetup) -> Asking:
         return Asking(
@@ -99,6 +100,54 @@ class UnderstandingEntry(RunConfig):
                 dtype=setup.dtype,
             )
         )
+
+    def _check_options(self, benchmark: Benchmark, setup: RunSetup) -> Mapping[str, Any]:
+        """Of the scorer, for a trial before there are answers."""
+        return {}
+
+    def _options(self, benchmark: Benchmark, folder: Path) -> Mapping[str, Any]:
+        """Of the scorer."""
+        return {}
+
+
+class UnderstandingEntry(QuestionEntry):
+    """A benchmark whose scorer needs nothing but answers and files."""
+
+    kind: Literal["vqa"]
+    options: tuple[str, ...] = ()  # of the scorer, as NAME=VALUE
+
+    def _check_options(self, benchmark: Benchmark, setup: RunSetup) -> Mapping[str, Any]:
+        return parse_options(benchmark, self.options)
+
+    def _options(self, benchmark: Benchmark, folder: Path) -> Mapping[str, Any]:
+        return parse_options(benchmark, self.options)
+
+
+class MmvetEntry(QuestionEntry):
+    """MM-Vet, whose answers a language model grades; without one it is asked, but not scored."""
+
+    kind: Literal["mmvet"]
+    benchmark: Literal["mmvet"] = "mmvet"
+    grader_url: str | None = None  # an OpenAI-compatible endpoint
+    grader: str = OFFICIAL_GRADER
+    key_variable: str = "OPENAI_API_KEY"  # environment variable with the endpoint's key
+    num_runs: int = 1  # grades for each answer; 5 in the paper
+
+    def _check_options(self, benchmark: Benchmark, setup: RunSetup) -> Mapping[str, Any]:
+        if self._grader() is not None:
+            read_table(Path(setup.data or "") / MMVET_FOLDER)  # the grader's examples
+        return {}
+
+    def _options(self, benchmark: Benchmark, folder: Path) -> Mapping[str, Any]:
+        if (grader := self._grader()) is None:
+            return {}
+        return {"grader": grader, "grades": folder / GRADES_FILE, "num_runs": self.num_runs}
+
+    def _grader(self) -> EndpointGrader | None:
+        if self.grader_url is None:
+            return None
+        key = os.environ.get(self.key_variable)
+        return EndpointGrader(self.grader, self.grader_url, api_key=key)
 
 
 class GenEvalEntry(RunConfig):
@@ -217,7 +266,7 @@ class MjhqEntry(RunConfig):
         return Inception.from_file(self.inception, device=choose_device(setup.device))
 
 
-Entry = UnderstandingEntry | GenEvalEntry | GenAiBenchEntry | MjhqEntry
+Entry = UnderstandingEntry | MmvetEntry | GenEvalEntry | GenAiBenchEntry | MjhqEntry
 
 
 def spread_prompts(prompts: PromptSet, limit: int | None) -> PromptSet:

@@ -1,5 +1,6 @@
 """`python -m eval.run`: all entries checked first, results in one folder, the same however made."""
 
+import hashlib
 import json
 import os
 import random
@@ -15,7 +16,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from eval import benchmarks, genai_skills
+from eval import benchmarks, genai_skills, mmvet_grader
 from eval.file_hashes import sha256_of
 from eval.genai_skills import TAGS
 from eval.inception import Inception
@@ -23,6 +24,7 @@ from eval.report import read_report
 from eval.run import app
 from eval.suite import load_suite
 from tests.eval import tiny_benchmark
+from tests.eval.benchmark_files import write_json, write_lines, write_picture
 from tests.eval.tiny_extractor import TinyExtractor
 from tests.mllm.tiny_pipeline import build_tiny_pipeline
 
@@ -232,15 +234,15 @@ def test_one_of_several_processes_is_refused(suite, tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.name)
 def test_the_suites_of_this_checkout_fit(path):
     suite = load_suite(path)
-    names = {entry.benchmark for entry in suite.entries.values() if entry.kind == "vqa"}
+    names = {entry.benchmark for entry in suite.entries.values() if hasattr(entry, "benchmark")}
     assert names <= set(benchmarks.benchmark_names())
 
 
 def test_the_official_suite_has_every_benchmark_but_the_drawn_scenes():
     entries = load_suite(SUITES / "official.yaml").entries.values()
-    names = {entry.benchmark for entry in entries if entry.kind == "vqa"}
+    names = {entry.benchmark for entry in entries if hasattr(entry, "benchmark")}
     assert names == {name for name in benchmarks.MODULES if name not in ("scenes", "tiny")}
-    kinds = [entry.kind for entry in entries if entry.kind != "vqa"]
+    kinds = [entry.kind for entry in entries if not hasattr(entry, "benchmark")]
     assert kinds == ["geneval", "genai_bench", "mjhq"]
 
 
@@ -314,6 +316,53 @@ def test_references_that_are_not_all_there_are_missing_data(picture_suite, model
     said = run(picture_suite, tmp_path / "r", "--model", model, code=1)
     assert "lacks 1 pictures (art/p2)" in said
     assert "mjhq cannot run yet, nothing was run" in said
+
+
+# -- grades ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mmvet_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two questions of MM-Vet, and a grader's table that is taken for the official one."""
+    folder = tmp_path / "data" / "mm-vet"
+    write_picture(folder / "images" / "v1_0.jpg")
+    questions = [{"question_id": n, "text": f"q{n}?", "image": "v1_0.jpg"} for n in range(2)]
+    write_lines(folder / "llava-mm-vet.jsonl", questions)
+    record = {"question": "q?", "answer": "a", "capability": ["ocr"], "imagename": "v1_0.jpg"}
+    write_json(folder / "mm-vet.json", {f"v1_{number}": record for number in range(2)})
+    (folder / "mm-vet_evaluator.py").write_text('prompt = "Compare."\n')
+    sha256 = hashlib.sha256(b"Compare.").hexdigest()
+    monkeypatch.setattr(mmvet_grader, "TABLE_SHA256", sha256)
+    return tmp_path / "data"
+
+
+def test_mmvet_is_graded_by_its_endpoint_and_named_with_its_grader(
+    model, mmvet_data, tmp_path, monkeypatch
+):
+    grades = iter(("0.2", "0.6"))
+    monkeypatch.setattr(
+        mmvet_grader.EndpointGrader,
+        "ask",
+        lambda self, message, *, temperature: mmvet_grader.Reply(next(grades), "judge-1"),
+    )
+    suite = write_suite(tmp_path / "vet.yaml", vet={"kind": "mmvet", "grader": "judge"})
+    options = (f"data={mmvet_data}", "--model", model)
+    said = run(suite, tmp_path / "ungraded", *options)
+    assert "| vet | total | not scored |" in said
+    run(suite, tmp_path / "graded", "entries.vet.grader_url=http://judge/v1", *options)
+    found = json.loads((tmp_path / "graded" / "results.json").read_text())["entries"]["vet"]
+    assert found["headline"]["value"] == 40.0
+    assert found["settings"]["grader"] == "judge"
+    assert "vet: grader judge" in (tmp_path / "graded" / "results.md").read_text()
+    assert (tmp_path / "graded" / "vet" / "grades.json").is_file()
+
+
+def test_what_a_grader_needs_is_missed_first(model, mmvet_data, tmp_path):
+    (mmvet_data / "mm-vet" / "mm-vet_evaluator.py").unlink()
+    entry = {"kind": "mmvet", "grader_url": "http://judge/v1"}
+    suite = write_suite(tmp_path / "vet.yaml", vet=entry)
+    said = run(suite, tmp_path / "r", f"data={mmvet_data}", "--model", model, code=1)
+    assert "mm-vet_evaluator.py does not exist; grading needs the examples in it" in said
 
 
 # -- processes -------------------------------------------------------------------------------------
