@@ -41,25 +41,26 @@ class ScoreTable:
 
 def build_table(state: SuiteState, intervals: Mapping[str, Interval | str]) -> ScoreTable:
     """The table of what is finished."""
-    reports = {name: state.reports[name] for name in state.entries if name in state.reports}
     published = [
         score
-        for report in reports.values()
+        for report in state.reports.values()
         for score in published_scores().of_benchmark(_public_name(report))
         if score.metric in _values(report)
     ]
     models = list(dict.fromkeys(score.model for score in published))
     rows = [
         row
-        for name, report in reports.items()
-        for row in _rows(name, report, state, intervals[name], models)
+        for name, report in state.reports.items()
+        for row in _rows(
+            report, models, interval=intervals[name], label=_label(name, report, state)
+        )
     ]
     return ScoreTable(
         title=f"{state.settings['model']} on suite {state.name}",
         warnings=tuple(f"INCOMPLETE: {problem}" for problem in state.problems()),
         heading=("benchmark", "metric", f"ours ({LEVEL:.0%} interval)", *models),
         rows=tuple(rows),
-        notes=tuple(_notes(state, reports, intervals, published)),
+        notes=tuple(_notes(state, intervals, published=published)),
     )
 
 
@@ -68,12 +69,12 @@ def shown(value: float) -> str:
     return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}"
 
 
+def _label(name: str, report: BenchmarkReport, state: SuiteState) -> str:
+    return name if state.is_complete(report) else f"{name} (PARTIAL)"
+
+
 def _rows(
-    name: str,
-    report: BenchmarkReport,
-    state: SuiteState,
-    interval: Interval | str,
-    models: Sequence[str],
+    report: BenchmarkReport, models: Sequence[str], *, interval: Interval | str, label: str
 ) -> Iterator[tuple[str, ...]]:
     scores = published_scores().of_benchmark(_public_name(report))
     values = _values(report)
@@ -84,7 +85,6 @@ def _rows(
             continue
         theirs = _their_cells([score for score in scores if score.metric == metric])
         ours = _our_cell(values[metric], interval if metric == headline else "")
-        label = name if state.is_complete(report) else f"{name} (PARTIAL)"
         yield (label, metric, ours, *(theirs.get(model, NOTHING) for model in models))
 
 
@@ -114,13 +114,13 @@ def _public_name(report: BenchmarkReport) -> str:
 
 def _notes(
     state: SuiteState,
-    reports: Mapping[str, BenchmarkReport],
     intervals: Mapping[str, Interval | str],
+    *,
     published: Sequence[PublishedScore],
 ) -> Iterator[str]:
     fingerprint = state.settings["model_fingerprint"]
     yield f"model {state.settings['model']} ({fingerprint}), {state.settings['dtype']}"
-    for name, report in reports.items():
+    for name, report in state.reports.items():
         yield from (f"{name}: {text}" for text in _judges(report.settings))
         if isinstance(reason := intervals[name], str):
             yield f"{name}: no interval, {reason}"

@@ -9,7 +9,7 @@ Started again, a suite passes over finished entries and goes on with the others.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,8 +102,7 @@ class SuiteRun:
                 announce(f"{place}: {'left out' if name in missing else 'finished'}")
                 continue
             announce(f"{place}: running")
-            report = entry.run(self.folder / name, self.setup)
-            state = replace(state, reports={**state.reports, name: report})
+            state = state.add(name, entry.run(self.folder / name, self.setup))
             save(state)
         return state
 
@@ -141,7 +140,7 @@ def check_single_process() -> None:
 
 
 def _allowed(problems: Sequence[Problem], *, skip_missing: bool) -> dict[str, str]:
-    """The entries to leave out; RuntimeError or ValueError for what may not be left out."""
+    """The entries to leave out, with the reasons; raises for what may not be left out."""
     for problem in problems:
         announce(f"{problem.entry}: {problem.reason}")
     if wrong := [problem.entry for problem in problems if not problem.is_missing]:

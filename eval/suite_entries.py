@@ -306,7 +306,7 @@ def draw(
     name: str,
 ) -> None:
     """Draw what is missing of a benchmark's pictures, of a limited run only the first."""
-    # Both papers store JPEGs whose pixels are cut off to whole levels.
+    # As the benchmarks' own `generate`: pixels cut off to whole levels.
     settings: dict[str, Any] = {"rounding": "truncate", "benchmark": name, "limit": setup.limit}
     task = SharedDrawing(sampling.drawer(setup), prompts, paths, folder, settings)
     run_task(task, num_processes=setup.num_processes, count_done=lambda number: None)

@@ -44,11 +44,10 @@ def build_results(state: SuiteState, intervals: dict[str, Interval | str]) -> di
         "missing": state.missing,
         "entries": {
             name: {
-                "is_complete": state.is_complete(state.reports[name]),
-                **describe_entry(state.reports[name], intervals[name]),
+                "is_complete": state.is_complete(report),
+                **describe_entry(report, intervals[name]),
             }
-            for name in state.entries
-            if name in state.reports
+            for name, report in state.reports.items()
         },
         "details": f"answers, reasons and what a detector saw are in ENTRY/{REPORT_FILE}",
     }

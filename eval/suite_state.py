@@ -1,7 +1,7 @@
 """What is known of a suite at some moment, and what is still missing of its results."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eval.report import BenchmarkReport
@@ -14,8 +14,14 @@ class SuiteState:
     name: str
     settings: Mapping[str, Any]
     entries: tuple[str, ...]  # all, in order
-    reports: Mapping[str, BenchmarkReport]  # of those that are finished
+    reports: Mapping[str, BenchmarkReport]  # of those that are finished, in the same order
     missing: Mapping[str, str] = field(default_factory=dict)  # left out, with the reason
+
+    def add(self, name: str, report: BenchmarkReport) -> "SuiteState":
+        """What is known once another entry is finished."""
+        known = {**self.reports, name: report}
+        ordered = {each: known[each] for each in self.entries if each in known}
+        return replace(self, reports=ordered)
 
     def is_complete(self, report: BenchmarkReport) -> bool:
         """Whether a report covers its whole benchmark; a run with a limit never counts."""
