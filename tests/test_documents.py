@@ -1,5 +1,6 @@
 """What the documents tell people to type works: Python blocks run, commands parse and run."""
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -11,6 +12,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from eval.benchmarks import MODULES
 from eval.examples import draw_example
 from mllm.cli import app
 from mllm.model import NANO_FOLDER
@@ -115,6 +117,30 @@ def test_modules_and_make_targets_in_commands_exist(path):
         if line[0] == "make":
             targets = [word for word in line[1:] if "=" not in word]
             assert all(f"\n{target}: " in makefile for target in targets), line
+
+
+EVAL_LINES = [
+    line[2:]
+    for line in command_lines(ROOT / "docs" / "benchmarks.md")
+    if line[0].endswith("python") and line[2].startswith("eval.")
+]
+
+
+@pytest.mark.parametrize("line", EVAL_LINES, ids=shlex.join)
+def test_every_command_of_the_benchmarks_parses(line):
+    module, *arguments = line
+    command = typer.main.get_command(importlib.import_module(module).app)
+    if arguments[0] in getattr(command, "commands", {}):
+        name, *arguments = arguments
+        command = command.commands[name]
+    command.make_context(module, arguments).close()
+
+
+def test_the_benchmarks_have_a_command_for_every_benchmark_and_step():
+    modules = {line[0] for line in EVAL_LINES}
+    assert modules >= {name for name in MODULES.values() if name != "eval.scene_vqa"}
+    steps = {line[1] for line in EVAL_LINES if line[0] == "eval.geneval"}
+    assert steps == {"convert-detector", "run", "generate", "score", "compare"}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -1,0 +1,299 @@
+"""What a suite may hold: one kind of entry for each way of measuring.
+
+An entry is a strict setting that can check, before anything runs, whether all it needs is there,
+and run in a folder of its own, going on where it was stopped. What it runs is what the command of
+its benchmark runs.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from eval import genai_bench
+from eval.asking import AskConfig, Asking
+from eval.benchmarks import Benchmark, parse_options
+from eval.genai_skills import read_prompts, read_skills
+from eval.geneval import PICTURES_FOLDER, find_prompts
+from eval.geneval_judge import JudgeChoice
+from eval.geneval_pictures import Drawing, generate
+from eval.geneval_prompts import PromptSet
+from eval.geneval_scoring import ScoringRun, score
+from eval.inception import Inception
+from eval.mjhq_fid import BENCHMARK as MJHQ
+from eval.mjhq_fid import Comparison, check_folder, compare, read_entries
+from eval.mmvet_grader import OFFICIAL_GRADER, EndpointGrader, read_table
+from eval.picture_commands import Drawer, draw_benchmark
+from eval.picture_features import find_pictures
+from eval.picture_scorers import load_scorer
+from eval.report import BenchmarkReport, write_report
+from eval.vqa import ask
+from mllm.devices import choose_device
+from mllm.pipeline import MAX_BATCH_SIZE
+from unitok.run_config import RunConfig
+
+REPORT_FILE = "report.json"  # of an entry; it comes last, so it ends the entry
+GRADES_FILE = "grades.json"
+MMVET_FOLDER = "mm-vet"  # below the data of the understanding benchmarks
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """What all entries of a run have in common."""
+
+    model: str = "nano"  # nano, a folder or a hub name
+    data: Path | None = None  # of the understanding benchmarks
+    device: str = "auto"
+    dtype: str | None = None
+    num_processes: int = 1
+    limit: int | None = None  # only so many questions or prompts of each entry, for a first look
+
+
+class Sampling(RunConfig):
+    """How pictures are drawn; None leaves a value to the model."""
+
+    seed: int = 0
+    batch_size: int = MAX_BATCH_SIZE
+    guidance_scale: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def drawer(self, setup: RunSetup) -> Drawer:
+        """For benchmarks with one picture of each prompt."""
+        return Drawer(setup.model, **self.model_dump(), device=setup.device, dtype=setup.dtype)
+
+
+class QuestionEntry(RunConfig):
+    """Questions of a benchmark: what `python -m eval.vqa` asks."""
+
+    benchmark: str
+    batch_size: int = 16
+
+    def check(self, setup: RunSetup) -> None:
+        """Raise FileNotFoundError and its kin for data, ValueError for settings."""
+        asking = self._asking(Path(), setup)
+        options = self._check_options(asking.benchmark, setup)
+        # Reads what only the scorer reads; that there are no answers is no surprise.
+        with suppress(ValueError):
+            asking.benchmark.score_answers((), setup.data, **options)
+
+    def run(self, folder: Path, setup: RunSetup) -> BenchmarkReport:
+        """Ask and score what is missing."""
+        asking = self._asking(folder, setup)
+        ask(asking, setup.num_processes)
+        return asking.finish(self._options(asking.benchmark, folder))
+
+    def _asking(self, folder: Path, setup: RunSetup) -> Asking:
+        return Asking(
+            AskConfig(
+                self.benchmark,
+                folder,
+                data=setup.data,
+                model=setup.model,
+                limit=setup.limit,
+                batch_size=self.batch_size,
+                device=setup.device,
+                dtype=setup.dtype,
+            )
+        )
+
+    def _check_options(self, benchmark: Benchmark, setup: RunSetup) -> Mapping[str, Any]:
+        """Of the scorer, for a trial before there are answers."""
+        return {}
+
+    def _options(self, benchmark: Benchmark, folder: Path) -> Mapping[str, Any]:
+        """Of the scorer."""
+        return {}
+
+
+class UnderstandingEntry(QuestionEntry):
+    """A benchmark whose scorer needs nothing but answers and files."""
+
+    kind: Literal["vqa"]
+    options: tuple[str, ...] = ()  # of the scorer, as NAME=VALUE
+
+    def _check_options(self, benchmark: Benchmark, setup: RunSetup) -> Mapping[str, Any]:
+        return parse_options(benchmark, self.options)
+
+    def _options(self, benchmark: Benchmark, folder: Path) -> Mapping[str, Any]:
+        return parse_options(benchmark, self.options)
+
+
+class MmvetEntry(QuestionEntry):
+    """MM-Vet, whose answers a language model grades; without one it is asked, but not scored."""
+
+    kind: Literal["mmvet"]
+    benchmark: Literal["mmvet"] = "mmvet"
+    grader_url: str | None = None  # an OpenAI-compatible endpoint
+    grader: str = OFFICIAL_GRADER
+    key_variable: str = "OPENAI_API_KEY"  # environment variable with the endpoint's key
+    num_runs: int = 1  # grades for each answer; 5 in the paper
+
+    def _check_options(self, benchmark: Benchmark, setup: RunSetup) -> Mapping[str, Any]:
+        if self._grader() is not None:
+            read_table(Path(setup.data or "") / MMVET_FOLDER)  # the grader's examples
+        return {}
+
+    def _options(self, benchmark: Benchmark, folder: Path) -> Mapping[str, Any]:
+        if (grader := self._grader()) is None:
+            return {}
+        return {"grader": grader, "grades": folder / GRADES_FILE, "num_runs": self.num_runs}
+
+    def _grader(self) -> EndpointGrader | None:
+        if self.grader_url is None:
+            return None
+        key = os.environ.get(self.key_variable)
+        return EndpointGrader(self.grader, self.grader_url, api_key=key)
+
+
+class GenEvalEntry(RunConfig):
+    """GenEval's prompts or drawn scenes: what `python -m eval.geneval run` draws and judges."""
+
+    kind: Literal["geneval"]
+    prompts: str  # evaluation_metadata.jsonl, a file like it, or drawn
+    detector: str
+    colors: str | None = None
+    options: tuple[str, ...] = ()  # official key=value
+    per_task: int = 10  # of drawn scenes
+    num_images: int = Drawing.num_images
+    sampling: Sampling = Sampling(batch_size=Drawing.batch_size)
+
+    def check(self, setup: RunSetup) -> None:
+        """Raise unless prompts are there and detector and colour classifier load."""
+        self._prompts(setup)
+        judge = self._choice(setup).load()
+        _ = judge.colors
+
+    def run(self, folder: Path, setup: RunSetup) -> BenchmarkReport:
+        """Draw and judge what is missing."""
+        run = ScoringRun(folder / PICTURES_FOLDER, folder)
+        run.check()
+        drawing = Drawing(
+            setup.model,
+            self.num_images,
+            **self.sampling.model_dump(),
+            device=setup.device,
+            dtype=setup.dtype,
+        )
+        num_processes = setup.num_processes
+        generate(self._prompts(setup), run.images, drawing=drawing, num_processes=num_processes)
+        return score(run, self._choice(setup), num_processes=num_processes)
+
+    def _choice(self, setup: RunSetup) -> JudgeChoice:
+        return JudgeChoice(self.detector, None, self.colors, self.options, setup.device)
+
+    def _prompts(self, setup: RunSetup) -> PromptSet:
+        return spread_prompts(find_prompts(self.prompts, per_task=self.per_task), setup.limit)
+
+
+class GenAiBenchEntry(RunConfig):
+    """GenAI-Bench: what `python -m eval.genai_bench` draws and scores."""
+
+    kind: Literal["genai_bench"]
+    prompts: Path  # prompts.txt
+    skills: Path  # genai_skills.json
+    scorer: str  # module:name
+    sampling: Sampling = Sampling()
+
+    def check(self, setup: RunSetup) -> None:
+        """Raise unless the official files are there and the scorer loads."""
+        read_skills(self.skills, num_prompts=len(read_prompts(self.prompts)))
+        load_scorer(self.scorer)
+
+    def run(self, folder: Path, setup: RunSetup) -> BenchmarkReport:
+        """Draw and score what is missing."""
+        prompts = read_prompts(self.prompts)
+        pictures = folder / PICTURES_FOLDER
+        paths = [
+            genai_bench.picture_path(pictures, number) for number in range(1, len(prompts) + 1)
+        ]
+        draw(self.sampling, prompts, paths, folder=pictures, setup=setup, name="genai_bench")
+        request = genai_bench.ScoreRequest(
+            self.prompts,
+            self.skills,
+            pictures,
+            scorer=self.scorer,
+            is_partial=setup.limit is not None,
+        )
+        report = genai_bench.score(request)
+        write_report(report, folder / REPORT_FILE)
+        return report
+
+
+class MjhqEntry(RunConfig):
+    """MJHQ-30K: what `python -m eval.mjhq` draws and compares."""
+
+    kind: Literal["mjhq"]
+    metadata: Path  # meta_data.json
+    references: Path  # the data set's pictures, of the size that one compares with
+    inception: Path | None = None  # None: where torch-fidelity keeps its download
+    per_category: bool = False
+    sampling: Sampling = Sampling()
+
+    def check(self, setup: RunSetup) -> None:
+        """Raise unless prompts, all references and the Inception weights are there."""
+        entries = read_entries(self.metadata)
+        if not self.references.is_dir():
+            raise FileNotFoundError(
+                f"no folder {self.references}; unpack mjhq30k_imgs.zip of the data set "
+                "playgroundai/MJHQ-30K there"
+            )
+        found = check_folder(self.references, find_pictures(self.references), entries)
+        if problems := list(found.problems()):
+            raise FileNotFoundError(f"{'; '.join(problems)}; unpack the data set again")
+        self._inception(setup)
+
+    def run(self, folder: Path, setup: RunSetup) -> BenchmarkReport:
+        """Draw what is missing and compare."""
+        entries = read_entries(self.metadata)
+        pictures = folder / PICTURES_FOLDER
+        paths = [pictures / f"{entry.stem}.jpg" for entry in entries]
+        prompts = [entry.prompt for entry in entries]
+        draw(self.sampling, prompts, paths, folder=pictures, setup=setup, name=MJHQ)
+        is_partial = setup.limit is not None
+        comparison = Comparison(
+            pictures, self.references, self.metadata, is_partial, self.per_category
+        )
+        report = compare(comparison, self._inception(setup))
+        write_report(report, folder / REPORT_FILE)
+        return report
+
+    def _inception(self, setup: RunSetup) -> Inception:
+        return Inception.from_file(self.inception, device=choose_device(setup.device))
+
+
+Entry = UnderstandingEntry | MmvetEntry | GenEvalEntry | GenAiBenchEntry | MjhqEntry
+
+
+def spread_prompts(prompts: PromptSet, limit: int | None) -> PromptSet:
+    """`limit` prompts spread over all, so that no task is left out; a set of another name."""
+    number = len(prompts.prompts)
+    if limit is None or limit >= number:
+        return prompts
+    chosen = tuple(prompts.prompts[place * number // limit] for place in range(limit))
+    return PromptSet(f"{limit}-of-{number}-{prompts.name}", chosen)
+
+
+def draw(
+    sampling: Sampling,
+    prompts: Sequence[str],
+    paths: Sequence[Path],
+    *,
+    folder: Path,
+    setup: RunSetup,
+    name: str,
+) -> None:
+    """Draw what is missing of a benchmark's pictures, of a limited run only the first."""
+    draw_benchmark(
+        sampling.drawer(setup),
+        prompts,
+        paths,
+        folder=folder,
+        rounding="truncate",  # pixels cut off to whole levels, as the benchmarks' own `generate`
+        benchmark=name,
+        num_processes=setup.num_processes,
+        limit=setup.limit,
+    )
