@@ -19,7 +19,14 @@ from PIL import Image
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, write_answers
 from eval.answer_parts import open_part, read_parts
-from eval.benchmarks import Benchmark, check_data, load_benchmark, submission_name
+from eval.benchmarks import (
+    Benchmark,
+    check_data,
+    load_benchmark,
+    parse_options,
+    question_options,
+    submission_name,
+)
 from eval.processes import CountDone
 from eval.report import BenchmarkReport, ItemCounts, write_report
 from eval.result_folder import SETTINGS_FILE, begin_folder
@@ -50,6 +57,7 @@ class AskConfig:
     batch_size: int = 16
     device: str = "auto"
     dtype: str | None = None
+    options: tuple[str, ...] = ()  # of the benchmark, as NAME=VALUE
 
 
 class Asking:
@@ -61,8 +69,11 @@ class Asking:
         self.folder = config.results
         self.parts = config.results / PARTS_FOLDER
         self.benchmark: Benchmark = load_benchmark(config.benchmark)
+        self.options = parse_options(self.benchmark, config.options)
         check_data(self.benchmark, config.data)
-        questions = self.benchmark.load_questions(config.data)
+        questions = self.benchmark.load_questions(
+            config.data, **question_options(self.benchmark, self.options)
+        )
         self.num_in_all = len(questions)
         self.questions = questions[: config.limit]
 
@@ -97,8 +108,11 @@ class Asking:
         answered = read_parts(self.parts)
         return sum(number not in answered for batch in self._batches(share) for number in batch)
 
-    def finish(self, options: Mapping[str, Any]) -> BenchmarkReport:
-        """Answers of all processes into one file, scored; call it when none is missing."""
+    def finish(self, **options: Any) -> BenchmarkReport:
+        """Answers of all processes into one file, scored; call it when none is missing.
+
+        `options` of the scorer that have no text form, such as a grader, join those of the config.
+        """
         texts = read_parts(self.parts)
         settings = read_json(self.folder / SETTINGS_FILE)
         answers = [
@@ -106,7 +120,7 @@ class Asking:
             for number in range(len(self.questions))
         ]
         write_answers(answers, self.folder / ANSWERS_FILE)
-        report = self._mark(self._score(answers, options), settings)
+        report = self._mark(self._score(answers, {**self.options, **options}), settings)
         write_report(report, self.folder / REPORT_FILE)
         return report
 

@@ -4,7 +4,8 @@ A benchmark is a module of this package with
 
 - `NAME`, its name on the command line, and `MAX_NEW_TOKENS`, the longest answer it asks for;
 - `load_questions(data)`, the questions in the official order;
-- `score_answers(answers, data, **options)`, the report on answers;
+- `score_answers(answers, data, **options)`, the report on answers; an option that also chooses the
+  questions, such as a split, is a keyword of `load_questions`, too;
 - `write_submission(answers, data, path)` if its test server takes files, with `SUBMISSION`, the
   file's name, where that is not submission.json;
 - `NEEDS_DATA = False` if it makes its own data.
@@ -14,12 +15,14 @@ Modules are imported when their benchmark is asked for: what one of them needs, 
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_type_hints
 
 import yaml
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion
 from eval.report import BenchmarkReport
@@ -44,7 +47,7 @@ class Benchmark(Protocol):
     NAME: str
     MAX_NEW_TOKENS: int
 
-    def load_questions(self, data: Any) -> list[BenchmarkQuestion]: ...
+    def load_questions(self, data: Any, **options: Any) -> list[BenchmarkQuestion]: ...
 
     def score_answers(
         self, answers: Sequence[AnswerLine], data: Any, **options: Any
@@ -78,12 +81,8 @@ def check_data(benchmark: Benchmark, data: Path | None) -> None:
 
 
 def parse_options(benchmark: Benchmark, options: Sequence[str]) -> Mapping[str, Any]:
-    """Scoring options such as `mode=always` as the keywords that the benchmark's scorer takes."""
-    known = [
-        name
-        for name, parameter in inspect.signature(benchmark.score_answers).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
+    """Options such as `split=val` as the keywords that the benchmark's scorer takes."""
+    known = text_options(benchmark)
     parsed = {}
     for option in options:
         name, equals, value = option.partition("=")
@@ -92,8 +91,31 @@ def parse_options(benchmark: Benchmark, options: Sequence[str]) -> Mapping[str, 
             raise ValueError(
                 f"{option!r} is no scoring option of {benchmark.NAME}; it has {choices}"
             )
-        parsed[name] = yaml.safe_load(value)
+        try:
+            parsed[name] = known[name].validate_python(yaml.safe_load(value))
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise ValueError(f"{option!r} does not fit {benchmark.NAME}: {reason}") from None
     return parsed
+
+
+def text_options(benchmark: Benchmark) -> dict[str, TypeAdapter[Any]]:
+    """The scorer's keywords that can be written down, each with what makes its value of text."""
+    score = benchmark.score_answers
+    hints = get_type_hints(score)
+    options = {}
+    for name, parameter in inspect.signature(score).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            # An object of ours, such as a grader, has no text form.
+            with suppress(PydanticSchemaGenerationError):
+                options[name] = TypeAdapter(hints.get(name, Any))
+    return options
+
+
+def question_options(benchmark: Benchmark, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options that also choose the questions, such as a split."""
+    taken = inspect.signature(benchmark.load_questions).parameters
+    return {name: value for name, value in options.items() if name in taken}
 
 
 def submission_name(benchmark: Benchmark) -> str | None:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from eval import genai_bench
 from eval.asking import AskConfig, Asking
-from eval.benchmarks import Benchmark, parse_options
 from eval.genai_skills import read_prompts, read_skills
 from eval.geneval import PICTURES_FOLDER, find_prompts
 from eval.geneval_judge import JudgeChoice
@@ -71,20 +70,21 @@ class QuestionEntry(RunConfig):
 
     benchmark: str
     batch_size: int = 16
+    options: tuple[str, ...] = ()  # of the benchmark, as NAME=VALUE
 
     def check(self, setup: RunSetup) -> None:
         """Raise FileNotFoundError and its kin for data, ValueError for settings."""
         asking = self._asking(Path(), setup)
-        options = self._check_options(asking.benchmark, setup)
+        self._check_more(setup)
         # Reads what only the scorer reads; that there are no answers is no surprise.
         with suppress(ValueError):
-            asking.benchmark.score_answers((), setup.data, **options)
+            asking.benchmark.score_answers((), setup.data, **asking.options)
 
     def run(self, folder: Path, setup: RunSetup) -> BenchmarkReport:
         """Ask and score what is missing."""
         asking = self._asking(folder, setup)
         ask(asking, setup.num_processes)
-        return asking.finish(self._options(asking.benchmark, folder))
+        return asking.finish(**self._more_options(folder))
 
     def _asking(self, folder: Path, setup: RunSetup) -> Asking:
         return Asking(
@@ -97,15 +97,15 @@ class QuestionEntry(RunConfig):
                 batch_size=self.batch_size,
                 device=setup.device,
                 dtype=setup.dtype,
+                options=self.options,
             )
         )
 
-    def _check_options(self, benchmark: Benchmark, setup: RunSetup) -> Mapping[str, Any]:
-        """Of the scorer, for a trial before there are answers."""
-        return {}
+    def _check_more(self, setup: RunSetup) -> None:
+        """Raise unless what an entry needs besides questions and answers is there."""
 
-    def _options(self, benchmark: Benchmark, folder: Path) -> Mapping[str, Any]:
-        """Of the scorer."""
+    def _more_options(self, folder: Path) -> Mapping[str, Any]:
+        """Of the scorer, where they have no text form."""
         return {}
 
 
@@ -113,13 +113,6 @@ class UnderstandingEntry(QuestionEntry):
     """A benchmark whose scorer needs nothing but answers and files."""
 
     kind: Literal["vqa"]
-    options: tuple[str, ...] = ()  # of the scorer, as NAME=VALUE
-
-    def _check_options(self, benchmark: Benchmark, setup: RunSetup) -> Mapping[str, Any]:
-        return parse_options(benchmark, self.options)
-
-    def _options(self, benchmark: Benchmark, folder: Path) -> Mapping[str, Any]:
-        return parse_options(benchmark, self.options)
 
 
 class MmvetEntry(QuestionEntry):
@@ -132,12 +125,11 @@ class MmvetEntry(QuestionEntry):
     key_variable: str = "OPENAI_API_KEY"  # environment variable with the endpoint's key
     num_runs: int = 1  # grades for each answer; 5 in the paper
 
-    def _check_options(self, benchmark: Benchmark, setup: RunSetup) -> Mapping[str, Any]:
+    def _check_more(self, setup: RunSetup) -> None:
         if self._grader() is not None:
             read_table(Path(setup.data or "") / MMVET_FOLDER)  # the grader's examples
-        return {}
 
-    def _options(self, benchmark: Benchmark, folder: Path) -> Mapping[str, Any]:
+    def _more_options(self, folder: Path) -> Mapping[str, Any]:
         if (grader := self._grader()) is None:
             return {}
         return {"grader": grader, "grades": folder / GRADES_FILE, "num_runs": self.num_runs}

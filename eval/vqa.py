@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eval.asking import AskConfig, Asking, AskingTask
-from eval.benchmarks import benchmark_names, parse_options
+from eval.benchmarks import benchmark_names
 from eval.processes import own_share, run_with_bar
 from eval.report import print_report
 from mllm.console import announce, quiet_libraries, user_errors
@@ -46,7 +46,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16")] = None,
     option: Annotated[
-        list[str] | None, typer.Option(help="Of the scorer, as NAME=VALUE; several are allowed")
+        list[str] | None, typer.Option(help="Of the benchmark, as NAME=VALUE; several are allowed")
     ] = None,
 ) -> None:
     quiet_libraries()
@@ -60,14 +60,14 @@ def main(
             batch_size=batch_size,
             device=device,
             dtype=dtype,
+            options=tuple(option or ()),
         )
         asking = Asking(config)
-        options = parse_options(asking.benchmark, option or ())
         ask(asking, num_processes)
         if missing := asking.num_missing():
             announce(f"this process is done; others have {missing} questions to ask")
             return
-        print_report(asking.finish(options))
+        print_report(asking.finish())
 
 
 if __name__ == "__main__":
