@@ -34,11 +34,11 @@ MAX_QUESTIONS = 6  # about one picture
 QUESTION_DRAWS = 3  # of one question per kind, to choose from
 # What takes two objects is learned last, and asked most.
 KIND_WEIGHTS = {
-    "position": 6, "comparison": 5, "place": 4, "count": 3, "existence": 1, "color": 1, "shape": 1,
+    "position": 6, "comparison": 5, "place": 4, "count": 4, "existence": 1, "color": 1, "shape": 1,
 }  # fmt: skip
 # Where a single object is, in words for each quarter of the sides. Without it the relation of two
 # objects stays at chance long after color, shape and size of each are read.
-DRILLS = {"place": 0.4, "position": 0.5, "listing": 0.1}  # shares of the drill rows
+DRILLS = {"place": 0.35, "position": 0.6, "listing": 0.05}  # shares of the drill rows
 MAX_DRILLED = 2  # places or positions in one row: short rows, so that a step holds many
 COLUMNS = ("far left", "left", "right", "far right")
 ROWS = ("top", "high", "low", "bottom")
