@@ -12,7 +12,9 @@ from train.scene_data import (
     BatchMix,
     MLLMBatches,
     choose_questions,
+    drill,
     listing,
+    places,
     training_example,
 )
 
@@ -71,6 +73,30 @@ def test_a_listing_names_every_object_in_the_order_of_its_place():
         placed = sorted(scene.objects, key=lambda item: getattr(item, axis))
         assert asked.answer.split(", ") == [f"{o.size} {o.color} {o.shape}" for o in placed]
     assert seen == set(LISTINGS)
+
+
+def test_a_place_is_told_in_quarters_of_the_sides_for_objects_that_can_be_told_apart():
+    for index in range(40):
+        scene = sample_scene(random.Random(index))
+        asked = places(scene, random.Random(index))
+        told = {question.answer for question in asked}
+        columns = ["far left", "left", "right", "far right"]
+        rows = ["top", "high", "low", "bottom"]
+        true = {f"{columns[int(4 * o.x)]}, {rows[int(4 * o.y)]}" for o in scene.objects}
+        assert told <= true
+        looks = Counter((o.size, o.color, o.shape) for o in scene.objects)
+        assert len(asked) == sum(count == 1 for count in looks.values())
+
+
+def test_a_drill_asks_a_few_questions_of_one_kind():
+    kinds = Counter()
+    for index in range(200):
+        scene, _ = training_example(index)
+        row = drill(scene, random.Random(index))
+        assert 1 <= len(row) <= 2
+        assert len({item.kind for item in row}) == 1
+        kinds[row[0].kind] += 1
+    assert set(kinds) == {"place", "position", "listing"}
 
 
 def test_rows_of_a_step_depend_on_its_number_alone_and_are_padded_by_their_kind():
