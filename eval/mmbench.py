@@ -48,6 +48,7 @@ from unitok.files import atomic_write
 
 NAME = "mmbench"
 MAX_NEW_TOKENS = 1024
+SUBMISSION = "submission.xlsx"
 DEV_SPLIT = "mmbench_dev_20230712"
 SOURCE = "download.openmmlab.com/mmclassification/datasets/mmbench"
 SHIFT = 1_000_000
