@@ -94,6 +94,8 @@ def parse_options(benchmark: Benchmark, options: Sequence[str]) -> Mapping[str, 
             )
         try:
             parsed[name] = known[name].validate_python(yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ValueError(f"{option!r} does not fit {benchmark.NAME}: it is no YAML") from None
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise ValueError(f"{option!r} does not fit {benchmark.NAME}: {reason}") from None

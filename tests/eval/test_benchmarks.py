@@ -46,3 +46,8 @@ def test_objects_without_a_text_form_are_no_options():
 def test_a_value_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"'split=dev' does not fit vqav2: .*test-dev"):
         parse_options(load_benchmark("vqav2"), ["split=dev"])
+
+
+def test_a_value_that_is_no_yaml_is_refused():
+    with pytest.raises(ValueError, match=r"'split=\[' does not fit vqav2: it is no YAML"):
+        parse_options(load_benchmark("vqav2"), ["split=["])
