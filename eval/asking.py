@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
@@ -24,8 +24,8 @@ from eval.benchmarks import (
     check_data,
     load_benchmark,
     parse_options,
-    question_options,
     submission_name,
+    taken_options,
 )
 from eval.processes import CountDone
 from eval.report import BenchmarkReport, ItemCounts, write_report
@@ -72,7 +72,7 @@ class Asking:
         self.options = parse_options(self.benchmark, config.options)
         check_data(self.benchmark, config.data)
         questions = self.benchmark.load_questions(
-            config.data, **question_options(self.benchmark, self.options)
+            config.data, **taken_options(self.benchmark.load_questions, self.options)
         )
         self.num_in_all = len(questions)
         self.questions = questions[: config.limit]
@@ -187,8 +187,8 @@ class Asking:
             return BenchmarkReport(self.benchmark.NAME, {"score": None}, unscored, notes=(note,))
         name = submission_name(self.benchmark)
         if name is not None and self._is_complete:
-            write: Any = self.benchmark
-            write.write_submission(answers, self.config.data, self.folder / name)
+            write = cast(Any, self.benchmark).write_submission
+            write(answers, self.config.data, self.folder / name, **taken_options(write, options))
         return report
 
     def _mark(self, report: BenchmarkReport, settings: Mapping[str, Any]) -> BenchmarkReport:

@@ -4,17 +4,18 @@ A benchmark is a module of this package with
 
 - `NAME`, its name on the command line, and `MAX_NEW_TOKENS`, the longest answer it asks for;
 - `load_questions(data)`, the questions in the official order;
-- `score_answers(answers, data, **options)`, the report on answers; an option that also chooses the
-  questions, such as a split, is a keyword of `load_questions`, too;
+- `score_answers(answers, data, **options)`, the report on answers;
 - `write_submission(answers, data, path)` if its test server takes files, with `SUBMISSION`, the
   file's name, where that is not submission.json;
+- those options of the scorer that also choose the questions or shape the submission, such as a
+  split, as keywords of `load_questions` or `write_submission`, too;
 - `NEEDS_DATA = False` if it makes its own data.
 
 Modules are imported when their benchmark is asked for: what one of them needs, no other misses.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -93,6 +94,8 @@ def parse_options(benchmark: Benchmark, options: Sequence[str]) -> Mapping[str, 
             )
         try:
             parsed[name] = known[name].validate_python(yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ValueError(f"{option!r} does not fit {benchmark.NAME}: it is no YAML") from None
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise ValueError(f"{option!r} does not fit {benchmark.NAME}: {reason}") from None
@@ -112,9 +115,9 @@ def text_options(benchmark: Benchmark) -> dict[str, TypeAdapter[Any]]:
     return options
 
 
-def question_options(benchmark: Benchmark, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those options that also choose the questions, such as a split."""
-    taken = inspect.signature(benchmark.load_questions).parameters
+def taken_options(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options that a function of the benchmark has as keywords."""
+    taken = inspect.signature(function).parameters
     return {name: value for name, value in options.items() if name in taken}
 
 

@@ -134,7 +134,7 @@ def run_command(
 @app.command(
     "compare",
     help="Say how far two files of detections agree on the pictures of one folder.\n\n"
-    f"Example: {COMMAND} compare ours/detections.json official.json --images images",
+    f"Example: {COMMAND} compare ours/detections.jsonl official.jsonl --images images",
 )
 def compare_command(
     first: Annotated[Path, typer.Argument(help="Detections of one detector")],

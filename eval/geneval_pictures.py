@@ -13,13 +13,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
+from eval.geneval_results import METADATA_FILE
 from eval.picture_commands import Drawer, begin_pictures, draw_pictures, tell_missing
 from eval.picture_folder import PictureJob
 from eval.versions import model_versions
 from mllm.console import announce
 from unitok.files import atomic_write
 
-METADATA_FILE = "metadata.jsonl"
 # Far beyond any number of prompts, so that no two pictures of a run have the same seed.
 SEED_STEP = 1_000_000
 SEED_RULE = f"seed + number of the prompt + {SEED_STEP} * number of the picture, both from 0"

@@ -10,6 +10,7 @@ import numpy as np
 
 from eval.geneval_rules import PromptMetadata, Verdict, parse_metadata
 
+METADATA_FILE = "metadata.jsonl"  # in the folder of a prompt
 _SAMPLE_NAME = re.compile(r"\d+\.png")
 
 
@@ -52,7 +53,7 @@ def find_folders(image_dir: Path) -> list[PromptFolder]:
     for path in sorted(image_dir.iterdir()):
         if not (path.is_dir() and path.name.isdigit()):
             continue
-        metadata, metadata_json = _read_metadata(path / "metadata.jsonl")
+        metadata, metadata_json = _read_metadata(path / METADATA_FILE)
         if not (path / "samples").is_dir():
             raise FileNotFoundError(f"{path} has no samples folder with the generated images")
         images = tuple(

@@ -29,7 +29,14 @@ from eval.geneval_judge import (
 )
 from eval.geneval_page import build_page
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES
-from eval.geneval_results import ImageResult, Sample, find_folders, find_samples, summarize
+from eval.geneval_results import (
+    METADATA_FILE,
+    ImageResult,
+    Sample,
+    find_folders,
+    find_samples,
+    summarize,
+)
 from eval.picture_folder import SETTINGS_FILE
 from eval.processes import run_with_bar
 from eval.report import BenchmarkReport, GroupScore, ItemCounts, ItemResult, write_report
@@ -105,7 +112,9 @@ def judge_missing(
     missing = [
         sample
         for sample in samples
-        if not is_current(part_path(run.parts, sample_key(sample, run.images)), sample)
+        if not is_current(
+            part_path(run.parts, sample_key(sample, run.images)), find_sources(sample, choice)
+        )
     ]
     num_done = len(samples) - len(missing)
     announce(f"judging {len(missing)} of {len(samples)} pictures")
@@ -117,9 +126,18 @@ def judge_missing(
     )
 
 
-def is_current(part: Path, sample: Sample) -> bool:
-    """Whether there is a record of a picture, not older than the picture itself."""
-    return part.is_file() and part.stat().st_mtime_ns >= sample.path.stat().st_mtime_ns
+def find_sources(sample: Sample, choice: JudgeChoice) -> list[Path]:
+    """The files that a record is made from: picture, what its prompt demands, what was detected."""
+    sources = [sample.path, sample.path.parent.parent / METADATA_FILE]
+    return sources if choice.detections is None else [*sources, choice.detections]
+
+
+def is_current(part: Path, sources: Iterable[Path]) -> bool:
+    """Whether there is a record of a picture, not older than what it is made from."""
+    if not part.is_file():
+        return False
+    made = part.stat().st_mtime_ns
+    return all(made >= source.stat().st_mtime_ns for source in sources)
 
 
 # ---- results -------------------------------------------------------------------------------------

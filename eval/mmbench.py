@@ -45,9 +45,11 @@ from eval.scoring import (
     percentage,
 )
 from unitok.files import atomic_write
+from unitok.image import FORMATS
 
 NAME = "mmbench"
 MAX_NEW_TOKENS = 1024
+SUBMISSION = "submission.xlsx"
 DEV_SPLIT = "mmbench_dev_20230712"
 SOURCE = "download.openmmlab.com/mmclassification/datasets/mmbench"
 SHIFT = 1_000_000
@@ -199,7 +201,7 @@ def _table_path(data: Path, split: str) -> Path:
 
 def _open_picture(text: str, index: int) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
+        return Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=FORMATS)
     except (binascii.Error, UnidentifiedImageError):
         raise ValueError(
             f"MMBench row {index} holds no picture in base64; download the table again from "

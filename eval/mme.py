@@ -49,6 +49,7 @@ from unitok.files import atomic_write
 
 NAME = "mme"
 MAX_NEW_TOKENS = 128
+SUBMISSION = "submission"  # a folder
 RELEASE = "MME_Benchmark_release_version"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -7,6 +7,7 @@ of the grader and the answers they are about, so that nothing is asked twice.
 
 import ast
 import hashlib
+import http.client
 import json
 import time
 import urllib.error
@@ -60,7 +61,7 @@ class EndpointGrader:
     timeout: float = 60.0
     waits: tuple[float, ...] = WAITS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError(
                 f"the grader's address must start with http:// or https://, got {self.base_url!r}"
@@ -78,7 +79,7 @@ class EndpointGrader:
         while True:
             try:
                 return self._post(body)
-            except (urllib.error.URLError, TimeoutError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 wait = next(waits, None)
                 if wait is None or not _is_passing(error):
                     raise RuntimeError(

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion
-from eval.benchmark_data import BUNDLE, LETTER, check_pictures, need_file, read_json_list
+from eval.benchmark_data import (
+    BUNDLE,
+    LETTER,
+    check_fields,
+    check_pictures,
+    need_file,
+    read_json_list,
+)
 from eval.report import BenchmarkReport, GroupScore, ItemResult
 from eval.scorer_commands import scorer_app
 from eval.scoring import (
@@ -55,10 +62,12 @@ def score_problem(
     problem: Mapping[str, Any], answer: AnswerLine | None, *, problem_id: str
 ) -> ItemResult:
     """One problem; without an answer it is wrong and counts as one without a picture."""
+    place = f"ScienceQA problem {problem_id}"
+    check_fields(problem, {"answer": int, "choices": list}, place=place)
     right = problem["answer"]
-    if not (isinstance(right, int) and 0 <= right < len(LETTERS)):
+    if not 0 <= right < len(LETTERS):
         raise ValueError(
-            f"ScienceQA problem {problem_id}: the right answer must be the place of one of "
+            f"{place}: the right answer must be the place of one of "
             f"{len(LETTERS)} choices, got {right!r}"
         )
     letter = None if answer is None else parse_answer(answer.text)

@@ -21,7 +21,7 @@ NO_MEANS = {
     "mmbench": "a question counts only if all of its rotations are right",
     "mjhq30k": "a distance between two sets of pictures",
 }
-MAX_ROUNDING = 0.01  # official scripts round percentages to two decimals
+MAX_ROUNDING = 0.051  # in percent: MM-Vet has one decimal, the other official scripts two
 METHOD = {
     "method": "percentile bootstrap over questions, or over prompts within tasks",
     "level": LEVEL,

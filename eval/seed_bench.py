@@ -30,6 +30,7 @@ from unitok.files import atomic_write, read_json
 
 NAME = "seed"
 MAX_NEW_TOKENS = 128
+SUBMISSION = "submission.jsonl"
 DATA_TYPES = ("image", "video")
 SOURCE = "AILab-CVC/SEED-Bench (DATASET.md)"
 

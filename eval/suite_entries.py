@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import PositiveInt
+
 from eval import genai_bench
 from eval.asking import AskConfig, Asking
 from eval.genai_skills import read_prompts, read_skills
@@ -54,7 +56,7 @@ class Sampling(RunConfig):
     """How pictures are drawn; None leaves a value to the model."""
 
     seed: int = 0
-    batch_size: int = MAX_BATCH_SIZE
+    batch_size: PositiveInt = MAX_BATCH_SIZE
     guidance_scale: float | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -69,7 +71,7 @@ class QuestionEntry(RunConfig):
     """Questions of a benchmark: what `python -m eval.vqa` asks."""
 
     benchmark: str
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     options: tuple[str, ...] = ()  # of the benchmark, as NAME=VALUE
 
     def check(self, setup: RunSetup) -> None:
@@ -123,7 +125,7 @@ class MmvetEntry(QuestionEntry):
     grader_url: str | None = None  # an OpenAI-compatible endpoint
     grader: str = OFFICIAL_GRADER
     key_variable: str = "OPENAI_API_KEY"  # environment variable with the endpoint's key
-    num_runs: int = 1  # grades for each answer; 5 in the paper
+    num_runs: PositiveInt = 1  # grades for each answer; 5 in the paper
 
     def _check_more(self, setup: RunSetup) -> None:
         if self._grader() is not None:
@@ -149,8 +151,8 @@ class GenEvalEntry(RunConfig):
     detector: str
     colors: str | None = None
     options: tuple[str, ...] = ()  # official key=value
-    per_task: int = 10  # of drawn scenes
-    num_images: int = Drawing.num_images
+    per_task: PositiveInt = 10  # of drawn scenes
+    num_images: PositiveInt = Drawing.num_images
     sampling: Sampling = Sampling(batch_size=Drawing.batch_size)
 
     def check(self, setup: RunSetup) -> None:

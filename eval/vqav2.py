@@ -177,8 +177,17 @@ def submission(
     ]
 
 
-def write_submission(answers: Sequence[AnswerLine], data: Path, path: Path) -> None:
-    """Write the upload for the whole test split, of which test-dev is a part."""
+def write_submission(
+    answers: Sequence[AnswerLine], data: Path, path: Path, *, split: Split = Split.TEST_DEV
+) -> None:
+    """Write the upload for the whole test split, of which test-dev is a part.
+
+    Of `val` the answers are written as they are: the official evaluator normalises them itself.
+    """
+    if split is Split.VAL:
+        records = [{"question_id": each.question_id, "answer": each.text} for each in answers]
+        write_result_list(records, path)
+        return
     question_ids = read_question_ids(data / NAME / _LLAVA_FILES[Split.TEST])
     write_result_list(submission(answers, question_ids), path)
 

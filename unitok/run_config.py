@@ -27,7 +27,9 @@ def load_config(cls: type[Config], path: str | Path, overrides: Sequence[str] = 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no config at {path}; expected a YAML file")
-    values = yaml.safe_load(path.read_text()) or {}
+    values = _parse_yaml(path.read_text(encoding="utf-8"), source=path) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold key: value pairs, got {values!r}")
     for item in overrides:
         _apply_override(values, item)
     try:
@@ -45,6 +47,13 @@ def save_config(config: RunConfig, path: str | Path) -> None:
         temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
+def _parse_yaml(text: str, *, source: object) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source} is no YAML: {' '.join(str(error).split())}") from None
+
+
 def _apply_override(values: dict[str, Any], item: str) -> None:
     key, separator, value = item.partition("=")
     if not separator or not key:
@@ -55,4 +64,4 @@ def _apply_override(values: dict[str, Any], item: str) -> None:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise ValueError(f"cannot set {key}: {parent} is a value, not a section")
-    node[leaf] = yaml.safe_load(value)
+    node[leaf] = _parse_yaml(value, source=item)

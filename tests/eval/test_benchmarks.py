@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from eval.benchmarks import load_benchmark, parse_options, question_options, text_options
+from eval.benchmarks import (
+    load_benchmark,
+    parse_options,
+    submission_name,
+    taken_options,
+    text_options,
+)
 
 
 def test_a_split_chooses_the_questions_and_how_they_are_scored():
@@ -12,7 +18,21 @@ def test_a_split_chooses_the_questions_and_how_they_are_scored():
     options = parse_options(vqav2, ["split=val", "answered_only=true"])
     assert options["split"].value == "val"
     assert options["answered_only"] is True
-    assert question_options(vqav2, options) == {"split": options["split"]}
+    assert taken_options(vqav2.load_questions, options) == {"split": options["split"]}
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "name"),
+    [
+        ("vqav2", "submission.json"),
+        ("mme", "submission"),  # a folder
+        ("mmbench", "submission.xlsx"),
+        ("seed", "submission.jsonl"),
+        ("pope", None),
+    ],
+)
+def test_submissions_are_called_by_their_format(benchmark, name):
+    assert submission_name(load_benchmark(benchmark)) == name
 
 
 def test_a_file_comes_as_a_path():
@@ -26,3 +46,8 @@ def test_objects_without_a_text_form_are_no_options():
 def test_a_value_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"'split=dev' does not fit vqav2: .*test-dev"):
         parse_options(load_benchmark("vqav2"), ["split=dev"])
+
+
+def test_a_value_that_is_no_yaml_is_refused():
+    with pytest.raises(ValueError, match=r"'split=\[' does not fit vqav2: it is no YAML"):
+        parse_options(load_benchmark("vqav2"), ["split=["])

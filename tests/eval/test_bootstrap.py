@@ -80,6 +80,12 @@ def test_a_percentage_has_its_interval_in_percent():
     assert interval == Interval(100 * expected.low, 100 * expected.high)
 
 
+def test_a_percentage_of_one_decimal_has_its_interval():
+    interval = headline_interval(report("mmvet", 37.2, verdicts(81, 218)))  # 37.156
+    expected = bootstrap_interval([coin(81, 218)])
+    assert interval == Interval(100 * expected.low, 100 * expected.high)
+
+
 def test_geneval_draws_prompts_within_tasks():
     items = [
         ItemResult(f"{prompt:05d}/samples/{number:04d}.png", float(prompt % 2), group=task)

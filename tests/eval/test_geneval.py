@@ -1,6 +1,8 @@
 """`python -m eval.geneval score`, `compare` and `convert-detector` on pictures of known content."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,10 @@ from typer.testing import CliRunner, Result
 
 from eval.detections import DetectionFile
 from eval.geneval import app
-from eval.geneval_judge import JudgingTask
-from eval.geneval_results import ImageResult, summarize
+from eval.geneval_judge import JudgeChoice, JudgingTask
+from eval.geneval_results import ImageResult, find_samples, summarize
 from eval.geneval_rules import COLORS
+from eval.geneval_scoring import find_sources, is_current
 from eval.mask2former import Mask2FormerDetector
 from eval.report import BenchmarkReport, read_report
 from tests.eval.detector_goldens import make_weights
@@ -175,6 +178,26 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(
     for name in set(RESULT_FILES) - {"report.html"}:
         assert (tmp_path / name).read_bytes() == (scored / name).read_bytes()
     assert not (tmp_path / "parts").exists()
+
+
+@pytest.mark.parametrize("name", ["picture", "metadata", "detections"])
+def test_a_record_older_than_what_it_was_made_from_is_made_again(
+    images: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    known = write_known(CASES, tmp_path / "known.jsonl")
+    sample = find_samples(tmp_path / "images")[0]
+    sources = find_sources(sample, JudgeChoice(detections=known))
+    for source in sources:
+        os.utime(source, ns=(1, 1))
+    part = tmp_path / "part.jsonl"
+    assert not is_current(part, sources)
+    part.write_text("{}")
+    os.utime(part, ns=(1, 1))
+    assert is_current(part, sources)
+    metadata = sample.path.parent.parent / "metadata.jsonl"
+    os.utime({"picture": sample.path, "metadata": metadata, "detections": known}[name], ns=(2, 2))
+    assert not is_current(part, sources)
 
 
 def test_an_unfinished_run_of_another_detector_is_refused(

@@ -107,6 +107,11 @@ class FakeEndpoint(BaseHTTPRequestHandler):
         if isinstance(reply, int):
             self.send_error(reply)
             return
+        if reply is None:  # broken off
+            self.send_response(200)
+            self.send_header("Content-Length", "9")
+            self.end_headers()
+            return
         record = {"model": "gpt-4-0613-x", "choices": [{"message": {"content": reply}}]}
         self.send_response(200)
         self.end_headers()
@@ -146,10 +151,10 @@ def test_the_endpoint_is_asked_as_officially(endpoint):
 
 
 def test_a_busy_endpoint_is_asked_again(endpoint):
-    endpoint.replies = [429, 503, "0.9"]
-    grader = EndpointGrader("g", endpoint.url, waits=(0.0, 0.0))
+    endpoint.replies = [429, 503, None, "0.9"]
+    grader = EndpointGrader("g", endpoint.url, waits=(0.0, 0.0, 0.0))
     assert grader.ask("m", temperature=0).text == "0.9"
-    assert len(endpoint.requests) == 3
+    assert len(endpoint.requests) == 4
 
 
 def test_an_endpoint_that_stays_busy_or_refuses_is_an_error(endpoint):

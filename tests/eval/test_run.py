@@ -212,6 +212,8 @@ def test_files_that_only_the_scorer_reads_are_missed_first(model, tmp_path):
         ("entries.questions.limmit=3", "entries.questions.vqa.limmit: Extra inputs"),
         ("entries.drawings.sampling.top=3", "entries.drawings.geneval.sampling.top: Extra"),
         ("entris.questions=3", "entris: Extra inputs"),
+        ("entries.questions.batch_size=-1", "batch_size: Input should be greater than 0"),
+        ("entries.drawings.num_images=0", "num_images: Input should be greater than 0"),
         ("entries.questions.kind=quiz", "entries.questions: Input tag 'quiz'"),
         ("entries.questions.benchmark=quiz", "questions: no benchmark is called 'quiz'"),
         ("entries.questions.options=[odd=1]", "questions: 'odd=1' is no scoring option"),

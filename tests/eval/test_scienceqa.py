@@ -129,6 +129,8 @@ def test_a_problem_without_data_is_named():
     problems = {"5": {"choices": list("abcdef"), "answer": 5}}
     with pytest.raises(ValueError, match=r"problem 5: the right answer must be .* got 5"):
         score_problems(problems, ["5"], answers=[])
+    with pytest.raises(ValueError, match="ScienceQA problem 5: answer must be int, got None"):
+        score_problems({"5": {"choices": ["a"]}}, ["5"], answers=[])
 
 
 def write_questions(folder, *records):

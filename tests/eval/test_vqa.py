@@ -113,16 +113,17 @@ def test_the_report_holds_what_makes_the_run_repeatable(finished, pipeline, data
 
 def test_a_submission_is_written_where_the_benchmark_has_one(finished):
     texts = [answer.text for answer in read_answers(finished / "answers.jsonl")]
-    assert json.loads((finished / "upload.json").read_text()) == texts
+    assert json.loads((finished / "upload.json").read_text()) == [0, *texts]
 
 
-def test_options_reach_the_scorer(command, finished, tmp_path):
+def test_options_reach_the_scorer_and_the_submission(command, finished, tmp_path):
     even = read_report(finished / "report.json").headline[1]
     said = run(tmp_path / "odd", *command, "--option", "parity=1")
     report = read_report(tmp_path / "odd" / "report.json")
     assert report.headline[1] == pytest.approx(100 - even)
     assert report.settings["parity"] == 1
     assert f"{report.headline[1]:.2f}" in said
+    assert json.loads((tmp_path / "odd" / "upload.json").read_text())[0] == 1
 
 
 # -- going on --------------------------------------------------------------------------------------

@@ -330,3 +330,9 @@ def test_the_upload_covers_the_whole_test_split(tmp_path):
         {"question_id": 2, "answer": ""},
         {"question_id": 1, "answer": "it 's"},
     ]
+
+
+def test_of_the_annotated_split_answers_are_written_as_they_are(tmp_path):
+    path = tmp_path / "results.json"
+    write_submission([AnswerLine(1, "It's")], tmp_path, path, split=Split.VAL)
+    assert json.loads(path.read_text()) == [{"question_id": 1, "answer": "It's"}]

@@ -53,5 +53,7 @@ def score_answers(answers: Sequence[AnswerLine], data: Path, *, parity: int = 0)
     )
 
 
-def write_submission(answers: Sequence[AnswerLine], data: Path, path: Path) -> None:
-    path.write_text(json.dumps([answer.text for answer in answers]))
+def write_submission(
+    answers: Sequence[AnswerLine], data: Path, path: Path, *, parity: int = 0
+) -> None:
+    path.write_text(json.dumps([parity, *(answer.text for answer in answers)]))

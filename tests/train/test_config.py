@@ -43,11 +43,22 @@ def test_what_is_saved_loads_again(path: Path, tmp_path: Path) -> None:
         ("optim.lr=fast", r"optim\.lr: Input should be a valid number"),
         ("optim.lr", "must look like key=value, got 'optim.lr'"),
         ("optim.lr.x=1", "lr is a value, not a section"),
+        ("optim.lr=[1", r"optim\.lr=\[1 is no YAML: while parsing a flow sequence"),
     ],
 )
 def test_a_wrong_override_is_named(path: Path, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_config(Run, path, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("name: [", "run.yaml is no YAML: while parsing"), ("- a", "must hold key: value pairs, got")],
+)
+def test_a_file_of_another_form_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_config(Run, tmp_path / "run.yaml", ["name=other"])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
