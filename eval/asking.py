@@ -197,7 +197,8 @@ class Asking:
         if not self._is_complete:
             notes = (
                 f"INCOMPLETE: only the first {len(self.questions)} of {self.num_in_all} questions "
-                "were asked; the values are no result of the benchmark",
+                "were asked, the others count as the benchmark counts questions without an answer; "
+                "the values are no result of the benchmark",
                 *notes,
             )
         about = {**settings, "complete": self._is_complete, "versions": versions()}

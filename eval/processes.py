@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
-from mllm.console import USER_ERRORS, progress_bar, quiet_libraries
+from mllm.console import USER_ERRORS, announce, progress_bar, quiet_libraries
 from mllm.share import WHOLE, Share
 
 Item = TypeVar("Item")
@@ -95,7 +95,12 @@ def run_with_bar(
             num_done += number
             report(num_done, num_items)
 
-        run_task(task, num_processes=num_processes, count_done=count_done, share=share)
+        try:
+            run_task(task, num_processes=num_processes, count_done=count_done, share=share)
+        except KeyboardInterrupt:
+            if share.index == 0:
+                announce("stopped; start again with the same command to go on")
+            raise
 
 
 def _show_nothing(done: int, total: int) -> None:

@@ -237,6 +237,11 @@ def _shards_of(folder: Path, shards: Sequence[Shard], source: str) -> list[Shard
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {path.parent}; make its codes with train.extract_codes, or name "
+            "the output folder of an extraction"
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f"no {MANIFEST_FILE} in {path.parent}: the extraction has not finished; start the same "

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.processes import CountDone, own_items, own_share, run_task
+from eval.processes import CountDone, own_items, own_share, run_task, run_with_bar
 from mllm.share import Share, process_device
 
 
@@ -59,6 +59,20 @@ def test_an_error_in_a_process_is_raised_here(tmp_path: Path) -> None:
 def test_a_process_that_dies_is_named(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="process 1 of 2 ended with code 9; start again"):
         run_task(Writing(tmp_path, death_at=3), num_processes=2, count_done=lambda number: None)
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """Is stopped by Ctrl-C."""
+
+    def run(self, share: Share, count_done: CountDone) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_command_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_with_bar(Interrupted(), "counting", num_done=0, num_items=6, num_processes=1)
+    assert capsys.readouterr().err == "stopped; start again with the same command to go on\n"
 
 
 def test_no_process_at_all_is_an_error(tmp_path: Path) -> None:

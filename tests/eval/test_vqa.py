@@ -219,6 +219,7 @@ def test_an_error_in_a_started_process_ends_the_command(tmp_path):
 def test_a_limited_run_is_never_called_complete(model, tmp_path):
     said = run(tmp_path / "few", "--benchmark", "scenes", "--model", model, "--limit", 5)
     assert "INCOMPLETE: only the first 5 of 1020 questions were asked" in said
+    assert "count as the benchmark counts questions without an answer" in " ".join(said.split())
     report = read_report(tmp_path / "few" / "report.json")
     assert report.settings["complete"] is False
     assert report.settings["limit"] == 5

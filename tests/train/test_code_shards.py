@@ -204,6 +204,11 @@ def test_an_unfinished_folder_is_refused(tmp_path: Path) -> None:
         CodeShards(tmp_path)
 
 
+def test_a_folder_that_does_not_exist_is_not_called_unfinished(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*; make its codes with"):
+        CodeShards(tmp_path / "codes")
+
+
 def test_a_row_of_an_unknown_task_is_refused(tmp_path: Path) -> None:
     row = CodeRow("a", "song", (), None, (), "source")
     with pytest.raises(ValueError, match=r"must be one of image_to_text, .* got 'song'"):
