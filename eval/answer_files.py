@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from unitok.files import atomic_write
+from unitok.files import atomic_write, parse_json_object
 
 QuestionId = int | str
 
@@ -54,17 +54,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, line in enumerate(file, start=1):
             place = f"{path}, line {number}"
             if line.strip():
-                yield place, _parse_object(line, place)
-
-
-def _parse_object(line: str, place: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{place}: expected one JSON object ({error})") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{place}: expected one JSON object, got {type(record).__name__}")
-    return record
+                yield place, parse_json_object(line, place)
 
 
 def read_answers(path: Path) -> list[AnswerLine]:

@@ -21,7 +21,7 @@ import numpy as np
 from eval.detector import CLASS_NAMES, Detections
 from eval.geneval_rules import ColorClassifier, Detection
 from eval.run_lengths import decode_mask, encode_mask
-from unitok.files import atomic_write
+from unitok.files import atomic_write, parse_json_object
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class DetectionFile:
             raise FileNotFoundError(f"no detections at {path}; name a file of JSON lines")
         self._offsets: dict[str, int] = {}
         with self._path.open("rb") as file:
-            self.header = _parse_header(_parse_line(file.readline(), f"{path}, line 1"), path)
+            self.header = _parse_header(parse_json_object(file.readline(), f"{path}, line 1"), path)
             offset = file.tell()
             for number, line in enumerate(file, start=2):
                 if line.strip():
@@ -131,7 +131,7 @@ class DetectionFile:
                 offset += len(line)
 
     def _add(self, line: bytes, offset: int, *, place: str) -> None:
-        image = _parse_line(line, place).get("image")
+        image = parse_json_object(line, place).get("image")
         if not isinstance(image, str):
             raise ValueError(f"{place}: image must be a path below the image folder, got {image!r}")
         if image in self._offsets:
@@ -150,7 +150,7 @@ class DetectionFile:
             raise ValueError(f"{place}: no line has this image; detect again, or remove the image")
         with self._path.open("rb") as file:
             file.seek(self._offsets[image])
-            record = _parse_line(file.readline(), place).get("detections")
+            record = parse_json_object(file.readline(), place).get("detections")
         by_class = _by_class(record, self.header.classes, place)
         detections: Detections = {}
         colors: dict[str, list[str | None]] = {}
@@ -161,16 +161,6 @@ class DetectionFile:
             if columns["colors"] is not None:
                 colors[class_name] = list(columns["colors"])
         return ImageDetections(image, detections, colors)
-
-
-def _parse_line(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{place}: expected one JSON object ({error})") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{place}: expected one JSON object, got {type(record).__name__}")
-    return record
 
 
 def _parse_header(record: Mapping[str, Any], path: str | Path) -> DetectionHeader:

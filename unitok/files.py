@@ -74,6 +74,17 @@ def write_json(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
+def parse_json_object(line: str | bytes, place: str) -> dict[str, Any]:
+    """The object in one line of JSON; ValueError that names the place for anything else."""
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{place}: expected one JSON object ({error})") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{place}: expected one JSON object, got {type(record).__name__}")
+    return record
+
+
 def _refuse_what_is_no_file(target: Path) -> None:
     """Replacing a folder fails late, and replacing a device such as /dev/null does harm."""
     if target.is_dir():
