@@ -9,6 +9,7 @@ Shapes: B samples.
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -34,6 +35,15 @@ def uniform(seeds: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
     mixed = _mix(_check(seeds)[:, None] + count * _signed(INCREMENT))
     numbers = _shift_right(mixed, 64 - FLOAT_BITS).float() / 2**FLOAT_BITS
     return numbers.reshape(len(seeds), *shape)
+
+
+def integers(seeds: Tensor, bounds: Sequence[int]) -> Tensor:
+    """Whole numbers (B, len(bounds)), a sample's own, from 0 up to each bound, which is left out.
+
+    From one `uniform` number each, so the bounds should lie far below 2^24.
+    """
+    shares = uniform(seeds, (len(bounds),))
+    return (shares * torch.tensor(bounds, device=seeds.device)).long()
 
 
 def _check(seeds: Tensor) -> Tensor:

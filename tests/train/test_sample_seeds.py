@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.sample_seeds import INCREMENT, _mix, _signed, derive, uniform
+from train.sample_seeds import INCREMENT, _mix, _signed, derive, integers, uniform
 
 SEEDS = torch.tensor([0, 1, -1, 2**62, -(2**63)])
 
@@ -46,6 +46,16 @@ def test_numbers_are_uniform_in_zero_to_one():
     assert 1 - 1e-4 < numbers.max() < 1
     shares = torch.histc(numbers, bins=20, min=0, max=1) / numbers.numel()
     torch.testing.assert_close(shares, torch.full((20,), 0.05), atol=0.003, rtol=0)
+
+
+def test_integers_stay_below_their_bounds_and_reach_all_of_them():
+    drawn = integers(derive(torch.arange(1000), "any"), (1, 3, 8))
+    assert drawn.dtype == torch.int64
+    assert [sorted(set(column.tolist())) for column in drawn.unbind(1)] == [
+        [0],
+        [0, 1, 2],
+        list(range(8)),
+    ]
 
 
 @pytest.mark.parametrize("seeds", [torch.zeros(2), torch.zeros(2, 1, dtype=torch.int64)])
