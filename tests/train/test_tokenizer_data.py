@@ -1,0 +1,222 @@
+"""Batches of a tokenizer training: the same samples for any number of processes and workers."""
+
+import json
+import logging
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train.tiny_sources import write_lines, write_pictures
+from train.picture_config import TokenizerDataConfig
+from train.scene_data import TokenizerBatches
+from train.tokenizer_data import TokenizerBatch, TokenizerData
+from unitok.config import PRESETS
+
+NANO = PRESETS["nano"]
+SCENES = {"kind": "scenes"}
+
+
+def write_folder(folder: Path, count: int = 6) -> dict[str, Any]:
+    write_pictures(folder, count)
+    for number in range(count):
+        (folder / f"{number}.txt").write_text(f"caption {number}\n")
+    return {"kind": "folder", "path": folder}
+
+
+def build_data(source: dict[str, Any], *, crop: dict[str, Any] | None = None, **settings: Any):
+    config = TokenizerDataConfig.model_validate({"source": source, "crop": crop or {}})
+    return TokenizerData(
+        config, **{"model_config": NANO, "batch_size": 4, "num_workers": 0, **settings}
+    )
+
+
+def take(data: TokenizerData, count: int, *, first: int = 0) -> list[TokenizerBatch]:
+    return list(islice(data.batches(first), count))
+
+
+def join(batches: list[TokenizerBatch]) -> TokenizerBatch:
+    return TokenizerBatch(
+        torch.cat([batch.pixels for batch in batches]),
+        torch.cat([batch.text_ids for batch in batches]),
+        torch.cat([batch.seeds for batch in batches]),
+    )
+
+
+def assert_same(first: list[TokenizerBatch], second: list[TokenizerBatch]) -> None:
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a.pixels, b.pixels)
+        assert torch.equal(a.text_ids, b.text_ids)
+        assert torch.equal(a.seeds, b.seeds)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> dict[str, Any]:
+    return write_folder(tmp_path / "pictures")
+
+
+EVERY_CHANCE = {"scale": (0.3, 1.0), "flip": 0.5}
+
+
+def test_a_batch_has_pixels_ids_and_seeds(folder):
+    (batch,) = take(build_data(folder), 1)
+    assert batch.pixels.shape == (4, 3, 64, 64)
+    assert batch.pixels.dtype == torch.float32
+    assert -1 <= batch.pixels.min() < 0 < batch.pixels.max() <= 1
+    assert batch.text_ids.shape == (4, 48)
+    assert batch.text_ids.dtype == batch.seeds.dtype == torch.int64
+    assert len(set(batch.seeds.tolist())) == 4
+    assert (batch.seeds >= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["scenes", "folder"])
+def test_two_processes_together_see_what_one_sees(folder, kind):
+    source = folder if kind == "folder" else SCENES
+    whole = take(build_data(source, crop=EVERY_CHANCE), 4)
+    halves = [
+        take(build_data(source, crop=EVERY_CHANCE, rank=rank, world_size=2), 4) for rank in (0, 1)
+    ]
+    assert_same([join(list(pair)) for pair in zip(*halves, strict=True)], whole)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_change_nothing(folder, num_workers):
+    settings = {"crop": EVERY_CHANCE}
+    found = take(build_data(folder, num_workers=num_workers, **settings), 3)
+    assert_same(found, take(build_data(folder, **settings), 3))
+
+
+def test_two_processes_skip_bad_samples_as_one_does(folder):
+    (folder["path"] / "2.png").write_bytes(b"no picture")
+    whole = build_data(folder, crop=EVERY_CHANCE)
+    halves = [build_data(folder, crop=EVERY_CHANCE, rank=rank, world_size=2) for rank in (0, 1)]
+    expected = take(whole, 6)
+    found = [join(list(pair)) for pair in zip(*(take(half, 6) for half in halves), strict=True)]
+    assert_same(found, expected)
+    assert sum(half.num_skipped for half in halves) == whole.num_skipped >= 4
+
+
+@pytest.mark.parametrize("kind", ["scenes", "folder"])
+def test_a_resumed_run_goes_on_with_the_same_batches(folder, kind):
+    source = folder if kind == "folder" else SCENES
+    whole = take(build_data(source, crop=EVERY_CHANCE), 5)
+    assert_same(take(build_data(source, crop=EVERY_CHANCE), 2, first=3), whole[3:])
+
+
+def test_another_seed_gives_another_order_and_other_seeds(folder):
+    (first,), (second,) = (take(build_data(folder, seed=seed, batch_size=6), 1) for seed in (0, 1))
+    assert not torch.equal(first.text_ids, second.text_ids)
+    assert not set(first.seeds.tolist()) & set(second.seeds.tolist())
+
+
+def test_every_picture_comes_once_before_any_comes_again(folder):
+    batches = take(build_data(folder, batch_size=6), 3)
+    rounds = [{tuple(row) for row in batch.text_ids.tolist()} for batch in batches]
+    assert len(rounds[0]) == 6
+    assert rounds[0] == rounds[1] == rounds[2]
+
+
+def test_uncropped_scenes_are_those_of_the_nano_recipe():
+    batches = take(build_data(SCENES, crop={"kind": "centre"}), 2)
+    nano = TokenizerBatches(
+        4,
+        image_size=NANO.image_size,
+        vocab_size=NANO.text_vocab_size,
+        context_length=NANO.text_context_length,
+    )
+    for step, batch in enumerate(batches):
+        assert torch.equal(batch.pixels, nano[step][0])
+        assert torch.equal(batch.text_ids, nano[step][1])
+
+
+def test_captions_may_be_in_one_file(folder):
+    path = folder["path"]
+    for text in path.glob("*.txt"):
+        text.unlink()
+    rows = [{"image": f"{number}.png", "text": [f"caption {number}"]} for number in range(6)]
+    expected = take(build_data(write_folder(path.parent / "other")), 2)
+    write_lines(path / "captions.jsonl", rows)
+    assert_same(take(build_data(folder), 2), expected)
+
+
+def test_one_of_several_captions_is_chosen_by_the_samples_seed(folder):
+    rows = [{"image": f"{number}.png", "text": ["a", "b"]} for number in range(6)]
+    write_lines(folder["path"] / "captions.jsonl", rows)
+    batches = take(build_data(folder), 6)
+    ids = {tuple(row) for batch in batches for row in batch.text_ids.tolist()}
+    assert len(ids) == 2
+
+
+def test_a_bad_sample_is_skipped_counted_and_named(folder, caplog):
+    (folder["path"] / "2.png").write_bytes(b"no picture")
+    data = build_data(folder, batch_size=6)
+    with caplog.at_level(logging.WARNING):
+        batches = take(data, 2)
+    assert all(len(batch.pixels) == 6 for batch in batches)
+    assert data.num_skipped >= 2
+    assert "skipped 2.png: no image can be read" in caplog.text
+    state = json.loads(json.dumps(data.state_dict()))
+    resumed = build_data(folder, batch_size=6)
+    resumed.load_state_dict(state)
+    assert resumed.num_skipped == data.num_skipped
+
+
+def test_more_than_one_bad_sample_in_a_hundred_stops_the_run(folder):
+    (folder["path"] / "2.png").write_bytes(b"no picture")
+    with pytest.raises(RuntimeError, match=r"11 bad samples beside \d+ good ones.* 2.png: no im"):
+        take(build_data(folder, batch_size=6), 20)
+
+
+def test_a_source_of_bad_samples_alone_stops_the_run_at_once(folder):
+    for path in folder["path"].glob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(RuntimeError, match=r"11 bad samples .* repair the source"):
+        take(build_data(folder), 1)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="batch of 4 samples cannot be shared by 3 processes"):
+        build_data(SCENES, world_size=3)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder of pictures at .*nowhere"):
+        build_data({"kind": "folder", "path": tmp_path / "nowhere"})
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"no picture in .*; expected files that end in jpg"
+    ):
+        build_data({"kind": "folder", "path": tmp_path})
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_pictures_without_captions_are_counted_and_named(folder, listed):
+    if listed:
+        rows = [{"image": f"{number}.png", "text": "a"} for number in (0, 1, 2)]
+        write_lines(folder["path"] / "captions.jsonl", rows)
+    else:
+        for number in (3, 4, 5):
+            (folder["path"] / f"{number}.txt").unlink()
+    message = r"3 of 6 pictures in .* have no caption, such as 3.png; write it into 3.txt or list"
+    with pytest.raises(ValueError, match=message):
+        build_data(folder)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": 3, "text": "a"}, "line 1: image must be the name of a picture, got 3"),
+        ({"image": "0.png", "text": " "}, "line 1: text must be a caption or a list of them"),
+        ({"image": "0.png", "text": []}, "line 1: text must be a caption or a list of them"),
+        ([1], "line 1: expected one JSON object, got list"),
+    ],
+)
+def test_a_wrong_line_of_captions_is_named(folder, row, message):
+    write_lines(folder["path"] / "captions.jsonl", [row])
+    with pytest.raises(ValueError, match=message):
+        build_data(folder)

@@ -1,0 +1,59 @@
+"""What a tokenizer run's YAML says about its pictures: where they are and how to cut them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from train.config import RunConfig
+
+
+class ScenesConfig(RunConfig):
+    """The drawn world: a new picture for every sample, drawn at the model's size."""
+
+    kind: Literal["scenes"]
+
+
+class FolderConfig(RunConfig):
+    """A folder of pictures, subfolders too.
+
+    Captions are in captions.jsonl (`{"image": NAME, "text": TEXT or [TEXTS]}`), or beside each
+    picture in a .txt of the same stem.
+    """
+
+    kind: Literal["folder"]
+    path: Path
+
+
+PictureSourceConfig = Annotated[ScenesConfig | FolderConfig, Field(discriminator="kind")]
+
+
+class CropConfig(RunConfig):
+    """How a picture becomes a square, as in the training of CLIP models."""
+
+    kind: Literal["random_resized", "random", "centre"] = "random_resized"
+    scale: tuple[float, float] = (0.9, 1.0)  # random_resized: share of the picture's area
+    ratio: tuple[float, float] = (
+        3 / 4,
+        4 / 3,
+    )  # random_resized: width to height, before the resize
+    # The others: the shorter side is resized to this times the model's size, then a square is cut.
+    resize_ratio: float = Field(default=1.0, ge=1)
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    # Probability of a mirrored picture. A caption may say left and right: off unless asked for.
+    flip: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> "CropConfig":
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale must be two shares, 0 < low <= high <= 1, got {self.scale}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio must be two ratios, 0 < low <= high, got {self.ratio}")
+        return self
+
+
+class TokenizerDataConfig(RunConfig):
+    """What a tokenizer is trained on."""
+
+    source: PictureSourceConfig
+    crop: CropConfig = CropConfig()
