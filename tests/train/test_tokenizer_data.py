@@ -2,63 +2,29 @@
 
 import json
 import logging
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.train.tiny_sources import write_lines, write_pictures
-from train.picture_config import TokenizerDataConfig
+from tests.train.tiny_pictures import (
+    EVERY_CHANCE,
+    NANO,
+    SCENES,
+    assert_same,
+    build_data,
+    join,
+    take,
+    write_folder,
+)
+from tests.train.tiny_sources import write_lines
 from train.scene_data import TokenizerBatches
-from train.tokenizer_data import TokenizerBatch, TokenizerData
-from unitok.config import PRESETS
-
-NANO = PRESETS["nano"]
-SCENES = {"kind": "scenes"}
-
-
-def write_folder(folder: Path, count: int = 6) -> dict[str, Any]:
-    write_pictures(folder, count)
-    for number in range(count):
-        (folder / f"{number}.txt").write_text(f"caption {number}\n")
-    return {"kind": "folder", "path": folder}
-
-
-def build_data(source: dict[str, Any], *, crop: dict[str, Any] | None = None, **settings: Any):
-    config = TokenizerDataConfig.model_validate({"source": source, "crop": crop or {}})
-    return TokenizerData(
-        config, **{"model_config": NANO, "batch_size": 4, "num_workers": 0, **settings}
-    )
-
-
-def take(data: TokenizerData, count: int, *, first: int = 0) -> list[TokenizerBatch]:
-    return list(islice(data.batches(first), count))
-
-
-def join(batches: list[TokenizerBatch]) -> TokenizerBatch:
-    return TokenizerBatch(
-        torch.cat([batch.pixels for batch in batches]),
-        torch.cat([batch.text_ids for batch in batches]),
-        torch.cat([batch.seeds for batch in batches]),
-    )
-
-
-def assert_same(first: list[TokenizerBatch], second: list[TokenizerBatch]) -> None:
-    assert len(first) == len(second)
-    for a, b in zip(first, second, strict=True):
-        assert torch.equal(a.pixels, b.pixels)
-        assert torch.equal(a.text_ids, b.text_ids)
-        assert torch.equal(a.seeds, b.seeds)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> dict[str, Any]:
     return write_folder(tmp_path / "pictures")
-
-
-EVERY_CHANCE = {"scale": (0.3, 1.0), "flip": 0.5}
 
 
 def test_a_batch_has_pixels_ids_and_seeds(folder):
@@ -178,7 +144,7 @@ def test_a_source_of_bad_samples_alone_stops_the_run_at_once(folder):
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():
-    with pytest.raises(ValueError, match="batch of 4 samples cannot be shared by 3 processes"):
+    with pytest.raises(ValueError, match="a batch of 4 samples cannot be shared by 3 processes"):
         build_data(SCENES, world_size=3)
 
 
