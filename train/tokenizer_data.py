@@ -40,6 +40,7 @@ from train.picture_sources import (
     TablePictures,
 )
 from train.picture_streams import PictureStreams
+from train.sample_seeds import derive
 from train.sources import BadSample
 from unitok.config import UniTokConfig
 from unitok.text import build_text_tokenizer
@@ -211,8 +212,9 @@ class _SampleReader:
 
     def read(self, raw: CaptionedPicture, number: int) -> _Sample | BadSample:
         """Sample `number`, made of `raw`."""
-        seed = random.Random(f"{self.seed}:{number}").getrandbits(63)
-        rng = random.Random(f"{seed}:picture")
+        seeds = derive(torch.tensor([number]), f"sample of run {self.seed}")
+        seed = int(seeds)
+        rng = random.Random(int(derive(seeds, "picture")))
         caption = rng.choice(raw.captions)
 
         def to_pixels(image: Image.Image) -> Tensor:
