@@ -7,7 +7,7 @@ themselves, the relation in steps, and captions that say where each object belon
 import random
 import re
 from collections.abc import Callable, Collection, Sequence
-from itertools import combinations, permutations, product
+from itertools import combinations, permutations
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -39,7 +39,6 @@ DRILLS = {"place": 0.15, "position": 0.5, "steps": 0.3, "listing": 0.05}
 MAX_DRILLED = 2  # places or positions in one row: short rows, so that a step holds many
 COLUMNS = ("far left", "left", "right", "far right")
 ROWS = ("top", "high", "low", "bottom")
-PLACES = tuple(f"{column}, {row}" for column, row in product(COLUMNS, ROWS))
 # Every object in the order of its place: nothing about the answer is left to chance, so each of its
 # words teaches reading.
 LISTINGS = {"x": "what do you see from left to right?", "y": "what do you see from above to below?"}
@@ -119,7 +118,7 @@ def listing(scene: Scene, rng: random.Random) -> Question:
 
 
 def confuse(caption: str, rng: random.Random) -> str | None:
-    """The caption with two colors exchanged, a relation reversed or an object elsewhere: false now.
+    """The caption with two colors or two places exchanged or a relation reversed: no longer true.
 
     None where nothing of it can be confused.
     """
@@ -131,10 +130,6 @@ def confuse(caption: str, rng: random.Random) -> str | None:
     for a, b in combinations(found[_PLACED], 2):
         if a[1] != b[1] and a[2] != b[2]:
             false.append(_exchanged(caption, a.span(2), b.span(2)))
-    for placed in found[_PLACED]:
-        if caption.count(placed[1]) == 1:
-            elsewhere = rng.choice([place for place in PLACES if place != placed[2]])
-            false.append(caption[: placed.start(2)] + elsewhere + caption[placed.end(2) :])
     return rng.choice(false) if false else None
 
 

@@ -138,6 +138,10 @@ def test_a_placed_caption_names_every_object_and_the_true_place_of_most():
         ("a red star and an orange heart", {"an orange star and a red heart"}),
         ("two red stars and a small blue cross", {"two blue stars and a small red cross"}),
         ("a ring to the left of a star", {"a ring to the right of a star"}),
+        (
+            "a heart (far left, top) and a ring (right, low)",
+            {"a heart (right, low) and a ring (far left, top)"},
+        ),
         ("a red star and a blue star", set()),  # exchanged, they say the same
         ("a red star (left, low) and a red star (right, low)", set()),
         ("three circles on a red background", set()),
@@ -146,16 +150,6 @@ def test_a_placed_caption_names_every_object_and_the_true_place_of_most():
 def test_a_confused_caption_is_made_of_the_same_words_and_false(caption, false):
     confused = {confuse(caption, random.Random(seed)) for seed in range(20)}
     assert confused == (false or {None})
-
-
-def test_a_confused_caption_puts_an_object_elsewhere():
-    caption = "a heart (far left, top) and a ring (right, low)"
-    confused = {confuse(caption, random.Random(seed)) for seed in range(99)}
-    assert "a heart (right, low) and a ring (far left, top)" in confused
-    assert caption not in confused
-    told = [re.findall(r"\((.*?)\)", text) for text in confused]
-    assert {"far left, bottom", "left, high"} <= {first for first, _ in told}
-    assert all(first != "far left, top" or second != "right, low" for first, second in told)
 
 
 def test_contrasts_are_the_same_pictures_under_true_and_false_prompts():
