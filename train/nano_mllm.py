@@ -1,12 +1,11 @@
 """Train a UniTok MLLM on drawn scenes: drawing, questions and conversations in one model."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from eval.scene_questions import KINDS
@@ -14,7 +13,6 @@ from eval.scene_scores import score_drawings, score_questions
 from eval.scene_text import TASKS, drawing_prompt
 from mllm.config import UniTokMLLMConfig
 from mllm.generation import set_default_sampling
-from mllm.loss import image_loss
 from mllm.model import UniTokMLLM
 from mllm.pictures import make_grid, save_png
 from mllm.pipeline import Pipeline
@@ -24,7 +22,7 @@ from mllm.text_tokenizer import TextTokenizer
 from train.config import RunConfig
 from train.loop import LoopConfig, StageLoop
 from train.model_config import build_model_config
-from train.scene_data import BatchMix, MLLMBatches, SceneCodes, StepRows
+from train.scene_data import BatchMix, MLLMBatches, SceneCodes
 from unitok.model import UniTok
 
 PREVIEW_PER_GROUP = 16  # drawings of each task and questions of each kind, now and then
@@ -62,8 +60,6 @@ class MLLMConfig(RunConfig):
     mix: BatchMix = BatchMix()
     # A drawing has a hundred sub-codes for every word of an answer; more than 1 evens that out.
     text_weight: float = 1.0
-    # Of the contrasts in the mix: how much less likely a picture is to be with a false prompt.
-    contrast_weight: float = 0.3
     sampling: SamplingDefaults = SamplingDefaults()
     attention: Literal["sdpa", "eager"] = "sdpa"
     # Layers through torch.compile: a step of 46 rows takes 0.46 instead of 0.63 s on two cores, the
@@ -75,26 +71,18 @@ class MLLMConfig(RunConfig):
 class MLLMTraining:
     """Losses and previews of one MLLM run."""
 
-    def __init__(
-        self, pipeline: Pipeline, folder: Path, *, text_weight: float, contrast_weight: float
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, folder: Path, *, text_weight: float) -> None:
         self.pipeline = pipeline
         self.folder = folder
         self.text_weight = text_weight
-        self.contrast_weight = contrast_weight
         self.prompts = [
             drawing_prompt(task, random.Random(f"preview:{task}:{index}"), "held_out")["prompt"]
             for task in TASKS
             for index in range(PREVIEW_DRAWINGS)
         ]
 
-    def losses(self, rows: StepRows) -> Mapping[str, Tensor]:
-        """Mean loss of text ids and of sub-codes over all rows, and both as one weighted mean.
-
-        Which of two objects has which color is less than one of the hundred nats of a picture and
-        drowns in the others. Where a step holds contrasts, the picture is compared with itself
-        under a false prompt: all else is equal.
-        """
+    def losses(self, batches: Sequence[tuple[EncodedBatch, Tensor]]) -> Mapping[str, Tensor]:
+        """Mean loss of text ids and of sub-codes over all rows, and both as one weighted mean."""
         terms = [
             self.pipeline.model(
                 input_ids=batch.input_ids,
@@ -102,23 +90,17 @@ class MLLMTraining:
                 labels=batch.labels,
                 codes=codes,
             ).loss_terms
-            for batch, codes in rows.learned
+            for batch, codes in batches
         ]
-        text, image, num_text, num_image = (
-            sum(getattr(term, name) for term in terms)
-            for name in ("text", "image", "num_text", "num_image")
+        text, image = (sum(getattr(term, name) for term in terms) for name in ("text", "image"))
+        num_text, num_image = (
+            sum(getattr(term, name) for term in terms) for name in ("num_text", "num_image")
         )
-        named = {}
-        if rows.contrasts is not None:
-            true, false = picture_losses(self.pipeline.model, *rows.contrasts).chunk(2)
-            image, num_image = image + true.sum(), num_image + rows.contrasts[1].numel() // 2
-            named["contrast"] = F.softplus(true - false).mean()
-        loss = (self.text_weight * text + image) / (self.text_weight * num_text + num_image)
+        total = self.text_weight * text + image
         return {
-            "loss": loss + self.contrast_weight * named.get("contrast", torch.zeros(())),
+            "loss": total / (self.text_weight * num_text + num_image),
             "text": text / max(1, num_text),
             "code": image / max(1, num_image),
-            **named,
         }
 
     def preview(self, step: int) -> Mapping[str, float]:
@@ -162,12 +144,7 @@ def train_mllm(
     set_default_sampling(model, SamplingParams(**config.sampling.model_dump()))
     processor = Processor.for_config(model.config, text_tokenizer)
     pipeline = Pipeline(model, processor, tokenizer)
-    training = MLLMTraining(
-        pipeline,
-        folder,
-        text_weight=config.text_weight,
-        contrast_weight=config.contrast_weight,
-    )
+    training = MLLMTraining(pipeline, folder, text_weight=config.text_weight)
     stage = StageLoop(
         "mllm",
         folder,
@@ -186,19 +163,6 @@ def train_mllm(
     finished = stage.run(minutes=minutes, resume=resume)
     model.eval()
     return pipeline if finished else None
-
-
-def picture_losses(model: UniTokMLLM, batch: EncodedBatch, codes: Tensor) -> Tensor:
-    """Summed loss (B,) of the sub-codes of each row's one picture, which stands at its end."""
-    hidden_BTD = model.decoder(
-        inputs_embeds=model.embed(batch.input_ids, codes),
-        attention_mask=batch.attention_mask,
-        use_cache=False,
-    ).last_hidden_state
-    is_drawn_BT = batch.labels == model.config.image_token_id
-    hidden_ND = hidden_BTD[:, :-1][is_drawn_BT[:, 1:]]
-    losses_N = image_loss(hidden_ND, codes.flatten(0, 1), model.visual_head)
-    return losses_N.unflatten(0, (len(codes), -1)).sum(dim=1)
 
 
 def compile_layers(model: UniTokMLLM) -> None:

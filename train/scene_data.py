@@ -3,9 +3,8 @@
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -21,13 +20,7 @@ from eval.scenes import Scene
 from mllm.messages import Message
 from mllm.processor import Encoded, EncodedBatch, Processor, codes_of
 from train.config import RunConfig
-from train.scene_lessons import (
-    QuestionChooser,
-    choose_questions,
-    confuse,
-    drill,
-    placed_caption,
-)
+from train.scene_lessons import QuestionChooser, choose_questions, drill, placed_caption
 from unitok.files import atomic_write
 from unitok.model import UniTok
 from unitok.text import build_text_tokenizer
@@ -35,11 +28,10 @@ from unitok.text import build_text_tokenizer
 # Shares of the pictures that are kept, by their number of objects. One object is soon mastered;
 # which of two has which color and place is learned last.
 KEPT_FOR_PAIRS = {1: 0.25, 2: 1.0, 3: 0.5, 4: 0.5}
-KEPT_FOR_PLACES = {1: 1.0, 2: 1.0, 3: 0.3, 4: 0.3}  # a word for a place is learned from one object
 KEPT_FOR_QUESTIONS = {1: 0.5, 2: 1.0, 3: 1.0, 4: 1.0}
 # Of the drawing prompts tell the place of most objects. The picture then shows at once which words
 # belong together; without such prompts two objects keep swapping their colors.
-PLACED_SHARE = 0.6
+PLACED_SHARE = 0.5
 UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt, for guidance
 NUM_FINGERPRINTED = 32  # training scenes that tell whether the drawn world is still the same
 ENCODE_CHUNK = 2048  # pictures between two reports of progress
@@ -154,25 +146,16 @@ class BatchMix(RunConfig):
     """Rows of one training batch."""
 
     drawings: int = 32  # a prompt and its picture
-    contrasts: int = 0  # a picture with its prompt, and once more with one that is not true
     drills: int = 0  # a picture and few questions of one kind, see `drill`
     question_rows: int = 24  # a picture and several questions
     dialogues: int = 8  # conversations with up to two pictures, some of them drawn
 
 
-Rows: TypeAlias = tuple[EncodedBatch, Tensor]  # padded, with the codes (P, L, K) of their pictures
+class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
+    """`self[step]` -> padded rows with the codes (P, L, K) of their pictures, in three lengths.
 
-
-@dataclass(frozen=True, eq=False)
-class StepRows:
-    """Rows of one step, padded by their kind: drawing rows are short, conversations long."""
-
-    learned: list[Rows]
-    contrasts: Rows | None  # the rows with true prompts, then the same pictures with false ones
-
-
-class MLLMBatches(Dataset[StepRows]):
-    """`self[step]` -> the rows of that step."""
+    Drawing rows are short and conversations long: padded together, half would be padding.
+    """
 
     def __init__(
         self, processor: Processor, codes: SceneCodes, mix: BatchMix, *, seed: int
@@ -182,18 +165,13 @@ class MLLMBatches(Dataset[StepRows]):
         self.mix = mix
         self.seed = seed
 
-    def __getitem__(self, step: int) -> StepRows:
+    def __getitem__(self, step: int) -> list[tuple[EncodedBatch, Tensor]]:
         rng = random.Random(f"{self.seed}:{step}")
         drawings = [self._drawing(rng) for _ in range(self.mix.drawings)]
         drills = [self._interview(rng, drill) for _ in range(self.mix.drills)]
         talks = [self._interview(rng, choose_questions) for _ in range(self.mix.question_rows)]
         talks += [self._dialogue(rng) for _ in range(self.mix.dialogues)]
-        contrasts = [self._contrast(rng) for _ in range(self.mix.contrasts)]
-        true, false = ([pair[i] for pair in contrasts] for i in range(2))
-        return StepRows(
-            learned=[self._pad(rows) for rows in (drawings, drills, talks) if rows],
-            contrasts=self._pad([*true, *false]) if true else None,
-        )
+        return [self._pad(rows) for rows in (drawings, drills, talks) if rows]
 
     def _choose(self, rng: random.Random, kept: Mapping[int, float]) -> int:
         """A picture; `kept` thins them by their number of objects."""
@@ -202,29 +180,13 @@ class MLLMBatches(Dataset[StepRows]):
             if rng.random() < kept[len(training_example(index)[0].objects)]:
                 return index
 
-    def _captioned(self, rng: random.Random) -> tuple[int, str]:
-        """A picture and what a person might ask for to get it."""
-        is_placed = rng.random() < PLACED_SHARE
-        index = self._choose(rng, KEPT_FOR_PLACES if is_placed else KEPT_FOR_PAIRS)
-        scene, caption = training_example(index)
-        return index, placed_caption(scene, rng) if is_placed else caption
-
     def _drawing(self, rng: random.Random) -> Encoded:
-        index, caption = self._captioned(rng)
+        index = self._choose(rng, KEPT_FOR_PAIRS)
+        scene, caption = training_example(index)
+        if rng.random() < PLACED_SHARE:
+            caption = placed_caption(scene, rng)
         prompt = None if rng.random() < UNCONDITIONAL_SHARE else caption
         return self.processor.encode_text_to_image(prompt, picture=self.codes.example(index))
-
-    def _contrast(self, rng: random.Random) -> tuple[Encoded, Encoded]:
-        """A picture with its caption, and with one that names the same things wrongly."""
-        while True:
-            index, caption = self._captioned(rng)
-            if false := confuse(caption, rng):
-                picture = self.codes.example(index)
-                true, other = (
-                    self.processor.encode_text_to_image(text, picture=picture)
-                    for text in (caption, false)
-                )
-                return true, other
 
     def _interview(self, rng: random.Random, choose: QuestionChooser) -> Encoded:
         index = self._choose(rng, KEPT_FOR_PAIRS if choose is drill else KEPT_FOR_QUESTIONS)
@@ -240,7 +202,7 @@ class MLLMBatches(Dataset[StepRows]):
         ]
         return self.processor.encode_chat(messages)
 
-    def _pad(self, rows: Sequence[Encoded]) -> Rows:
+    def _pad(self, rows: Sequence[Encoded]) -> tuple[EncodedBatch, Tensor]:
         batch = self.processor.pad(rows, side="right")
         codes = [codes_of(picture) for picture in batch.pictures]
         return batch, torch.stack(codes)

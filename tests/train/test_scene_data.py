@@ -4,7 +4,6 @@ import random
 import re
 from collections import Counter
 
-import pytest
 import torch
 
 from eval.scenes import sample_scene
@@ -13,7 +12,6 @@ from train.scene_data import KEPT_FOR_QUESTIONS, BatchMix, MLLMBatches, training
 from train.scene_lessons import (
     LISTINGS,
     choose_questions,
-    confuse,
     drill,
     listing,
     placed_caption,
@@ -129,41 +127,12 @@ def test_a_placed_caption_names_every_object_and_the_true_place_of_most():
         assert named <= places
         assert sum(caption.count(item.shape) for item in scene.objects) >= len(scene.objects)
         told, objects = told + named.total(), objects + len(scene.objects)
-    assert 0.75 < told / objects < 0.95
-
-
-@pytest.mark.parametrize(
-    ("caption", "false"),
-    [
-        ("a red star and an orange heart", {"an orange star and a red heart"}),
-        ("two red stars and a small blue cross", {"two blue stars and a small red cross"}),
-        ("a ring to the left of a star", {"a ring to the right of a star"}),
-        (
-            "a heart (far left, top) and a ring (right, low)",
-            {"a heart (right, low) and a ring (far left, top)"},
-        ),
-        ("a red star and a blue star", set()),  # exchanged, they say the same
-        ("a red star (left, low) and a red star (right, low)", set()),
-        ("three circles on a red background", set()),
-    ],
-)
-def test_a_confused_caption_is_made_of_the_same_words_and_false(caption, false):
-    confused = {confuse(caption, random.Random(seed)) for seed in range(20)}
-    assert confused == (false or {None})
-
-
-def test_contrasts_are_the_same_pictures_under_true_and_false_prompts():
-    rows = build_batches(contrasts=3)[0]
-    assert rows.learned == []
-    batch, codes = rows.contrasts
-    assert torch.equal(codes[:3], codes[3:])
-    assert torch.equal(batch.labels[:3].gt(0).sum(dim=1), batch.labels[3:].gt(0).sum(dim=1))
-    assert all((true != false).any() for true, false in zip(*batch.input_ids.chunk(2), strict=True))
+    assert 0.6 < told / objects < 0.8
 
 
 def test_rows_of_a_step_depend_on_its_number_alone_and_are_padded_by_their_kind():
     batches = build_batches(drawings=2, drills=3, question_rows=4)
-    first, again, other = (batches[step].learned for step in (5, 5, 6))
+    first, again, other = batches[5], batches[5], batches[6]
     assert [len(batch.input_ids) for batch, _ in first] == [2, 3, 4]
     for (batch, codes), (same, same_codes), (_, other_codes) in zip(
         first, again, other, strict=True
