@@ -58,7 +58,7 @@ def test_logits_that_differ_in_most_queries_fail(name):
     changed = {**vars(output), name: vars(output)[name] + 2 * MAX_DIFFERENCE}
     message = (
         f"^the detector mask2former fails its self-test on cpu: its {name.replace('_', ' ')} "
-        r"differ by 0\.002 from those that its weights should give, expected at most 0\.001; use --d"
+        r"differ by 0\.002 from those that its weights should give, expected at most 0\.001; use"
     )
     with pytest.raises(RuntimeError, match=message):
         check(KnownOutput(**changed), output)
