@@ -9,17 +9,15 @@ from typing import Annotated
 
 import typer
 
+from eval.drawing_options import Device, Drawer, with_drawer_options
 from eval.inception import Inception
 from eval.mjhq_fid import BENCHMARK, Comparison, compare, read_entries
 from eval.picture_commands import (
-    Device,
-    Drawer,
     Force,
     NumProcesses,
     Output,
     Partial,
     draw_benchmark,
-    with_drawer_options,
 )
 from eval.picture_features import BATCH_SIZE
 from eval.report import print_report, write_report
