@@ -151,8 +151,12 @@ def _find_folder(name: str | Path) -> Path:
     if str(name) != HUB_NAME:
         raise FileNotFoundError(f"no detector called {str(name)!r}; {_remedy()}")
     remedy = f"download it once with: hf download {HUB_NAME} config.json model.safetensors"
-    with explain_download(HUB_NAME, revision=None, expected=remedy):
-        return Path(snapshot_download(HUB_NAME, ignore_patterns=RELEASED_PATTERNS))
+    with explain_download(HUB_NAME, revision=None, expected=remedy) as local_only:
+        return Path(
+            snapshot_download(
+                HUB_NAME, ignore_patterns=RELEASED_PATTERNS, local_files_only=local_only
+            )
+        )
 
 
 def _remedy() -> str:
