@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from eval.drawing_options import Device, Drawer, with_drawer_options
-from eval.geneval_agreement import agreement_table, compare_judges, difference_lines
+from eval.geneval_agreement import agreement_table, compare_judges, difference_lines, judge_lines
 from eval.geneval_judge import JudgeChoice
 from eval.geneval_pictures import generate
 from eval.geneval_prompts import (
@@ -165,7 +165,7 @@ def compare_command(
         agreement = compare_judges(images, *judges)
         if output is not None:
             write_json(agreement.to_dict(), output)
-    for line in difference_lines(agreement):
+    for line in [*difference_lines(agreement), *judge_lines(agreement)]:
         say(line)
     out.print(agreement_table(agreement))
 

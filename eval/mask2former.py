@@ -29,6 +29,7 @@ from eval.file_hashes import sha256_of
 from eval.geneval_rules import Detection
 from eval.mmdet_pipeline import Instances, postprocess, preprocess
 from eval.precision import full_precision
+from mllm.loading_bar import hide_short_bar
 from unitok.files import read_json
 from unitok.hub import CONFIG_FILE, RELEASED_PATTERNS, explain_download
 
@@ -170,7 +171,7 @@ def _load_model(folder: Path) -> Mask2FormerForUniversalSegmentation:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(f"{folder} holds no model.safetensors; {_remedy()}")
-    with _no_load_report():
+    with _no_load_report(), hide_short_bar([weights]):
         loaded: Any = Mask2FormerForUniversalSegmentation.from_pretrained(
             folder,
             dtype=torch.float32,
