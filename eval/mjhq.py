@@ -11,7 +11,7 @@ import typer
 
 from eval.drawing_options import Device, Drawer, with_drawer_options
 from eval.inception import Inception
-from eval.mjhq_fid import BENCHMARK, Comparison, compare, read_entries
+from eval.mjhq_fid import BENCHMARK, Comparison, read_entries, score
 from eval.picture_commands import (
     Force,
     NumProcesses,
@@ -20,7 +20,7 @@ from eval.picture_commands import (
     draw_benchmark,
 )
 from eval.picture_features import BATCH_SIZE
-from eval.report import print_report, write_report
+from eval.report import print_report
 from mllm.console import quiet_libraries, say, user_errors
 from mllm.devices import choose_device
 from unitok.files import check_output
@@ -64,7 +64,7 @@ def generate_command(
 
 @app.command(
     "score",
-    help="FID of a folder of pictures against the references.\n\n"
+    help="FID of a folder of pictures against the references; started again, it goes on.\n\n"
     f"Example: {COMMAND} score meta_data.json mjhq references -o report.json",
 )
 def score_command(
@@ -88,8 +88,7 @@ def score_command(
         check_output(output, force=force)
         extractor = Inception.from_file(inception, device=choose_device(device))
         comparison = Comparison(pictures, references, metadata, partial, per_category, batch_size)
-        report = compare(comparison, extractor)
-        write_report(report, output)
+        report = score(comparison, extractor, output=output)
     print_report(report)
     say(f"FID by {report.settings['extractor']}; everything is in {output}")
 

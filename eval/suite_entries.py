@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import PositiveInt
 
-from eval import genai_bench
+from eval import genai_bench, mjhq_fid
 from eval.asking import AskConfig, Asking
 from eval.drawing_options import Drawer, Sampling
 from eval.genai_skills import read_prompts, read_skills
@@ -25,7 +25,7 @@ from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
 from eval.geneval_scoring import ScoringRun, score
 from eval.inception import Inception
 from eval.mjhq_fid import BENCHMARK as MJHQ
-from eval.mjhq_fid import Comparison, check_folder, compare, read_entries
+from eval.mjhq_fid import Comparison, check_folder, read_entries
 from eval.mmvet_grader import OFFICIAL_GRADER, EndpointGrader, read_table
 from eval.picture_commands import draw_benchmark
 from eval.picture_features import find_pictures
@@ -240,9 +240,7 @@ class MjhqEntry(RunConfig):
         comparison = Comparison(
             pictures, self.references, self.metadata, is_partial, self.per_category
         )
-        report = compare(comparison, self._inception(setup))
-        write_report(report, folder / REPORT_FILE)
-        return report
+        return mjhq_fid.score(comparison, self._inception(setup), output=folder / REPORT_FILE)
 
     def _inception(self, setup: RunSetup) -> Inception:
         return Inception.from_file(self.inception, device=choose_device(setup.device))
