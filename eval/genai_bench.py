@@ -208,15 +208,8 @@ def generate_command(
     with user_errors():
         lines = read_prompts(prompts, official=not unofficial)
         paths = [picture_path(output, number) for number in range(1, len(lines) + 1)]
-        # As UniTok stores them: pixels cut off to whole levels, JPEG of Pillow's own quality.
         draw_benchmark(
-            drawer,
-            lines,
-            paths,
-            folder=output,
-            rounding="truncate",
-            num_processes=num_processes,
-            benchmark=BENCHMARK,
+            drawer, lines, paths, folder=output, benchmark=BENCHMARK, num_processes=num_processes
         )
 
 

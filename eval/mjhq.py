@@ -52,13 +52,7 @@ def generate_command(
         prompts = [entry.prompt for entry in entries]
         paths = [output / f"{entry.stem}.jpg" for entry in entries]
         draw_benchmark(
-            drawer,
-            prompts,
-            paths,
-            folder=output,
-            rounding="truncate",
-            num_processes=num_processes,
-            benchmark=BENCHMARK,
+            drawer, prompts, paths, folder=output, benchmark=BENCHMARK, num_processes=num_processes
         )
 
 

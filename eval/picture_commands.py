@@ -103,19 +103,19 @@ def draw_benchmark(
     paths: Sequence[Path],
     *,
     folder: Path,
-    rounding: Rounding,
+    benchmark: str,
     num_processes: int = 1,
     limit: int | None = None,
-    **benchmark: Any,
 ) -> None:
     """Fill `folder` with a picture of each prompt, or with this process's share of them.
 
-    With a `limit`, only those of the first prompts are drawn. `benchmark` is stored with the
-    settings. Picture number i, from 0, has the seed `seed + i`.
+    As UniTok stores them: pixels cut off to whole levels, files of Pillow's own quality. With a
+    `limit`, only those of the first prompts are drawn. Picture number i, from 0, has the seed
+    `seed + i`.
     """
-    how: Any = {"rounding": rounding, "num_processes": num_processes}
+    how: Any = {"rounding": "truncate", "num_processes": num_processes}
     pipeline = begin_pictures(
-        drawer, folder, texts=prompts, seed_rule=SEED_RULE, **how, **benchmark
+        drawer, folder, texts=prompts, seed_rule=SEED_RULE, benchmark=benchmark, **how
     )
     jobs = [
         PictureJob(path, prompt, drawer.seed + number)

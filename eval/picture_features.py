@@ -108,7 +108,7 @@ def _part_name(paths: Sequence[Path], extractor: FeatureExtractor, resize: Resiz
 def _extract_batch(
     read: Iterable[tuple[NDArray, tuple[int, int]]], extractor: FeatureExtractor, part: Path | None
 ) -> dict[str, NDArray]:
-    """Features, logits and sizes (B, 2), width first, of pictures that were read; also in `part`."""
+    """Features, logits and sizes (B, 2), width first, of pictures; also stored in `part`."""
     pictures, sizes = zip(*read, strict=True)
     output = extractor.extract(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
     extracted = {

@@ -6,7 +6,7 @@ its benchmark runs.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,6 @@ from eval.geneval_pictures import generate
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
 from eval.geneval_scoring import ScoringRun, score
 from eval.inception import Inception
-from eval.mjhq_fid import BENCHMARK as MJHQ
 from eval.mjhq_fid import Comparison, check_folder, read_entries
 from eval.mmvet_grader import OFFICIAL_GRADER, EndpointGrader, read_table
 from eval.picture_commands import draw_benchmark
@@ -193,7 +192,15 @@ class GenAiBenchEntry(RunConfig):
         paths = [
             genai_bench.picture_path(pictures, number) for number in range(1, len(prompts) + 1)
         ]
-        draw(self.sampling, prompts, paths, folder=pictures, setup=setup, name="genai_bench")
+        draw_benchmark(
+            setup.drawer(self.sampling),
+            prompts,
+            paths,
+            folder=pictures,
+            benchmark=genai_bench.BENCHMARK,
+            num_processes=setup.num_processes,
+            limit=setup.limit,
+        )
         request = genai_bench.ScoreRequest(
             self.prompts,
             self.skills,
@@ -235,7 +242,15 @@ class MjhqEntry(RunConfig):
         pictures = folder / PICTURES_FOLDER
         paths = [pictures / f"{entry.stem}.jpg" for entry in entries]
         prompts = [entry.prompt for entry in entries]
-        draw(self.sampling, prompts, paths, folder=pictures, setup=setup, name=MJHQ)
+        draw_benchmark(
+            setup.drawer(self.sampling),
+            prompts,
+            paths,
+            folder=pictures,
+            benchmark=mjhq_fid.BENCHMARK,
+            num_processes=setup.num_processes,
+            limit=setup.limit,
+        )
         is_partial = setup.limit is not None
         comparison = Comparison(
             pictures, self.references, self.metadata, is_partial, self.per_category
@@ -247,25 +262,3 @@ class MjhqEntry(RunConfig):
 
 
 Entry = UnderstandingEntry | MmvetEntry | GenEvalEntry | GenAiBenchEntry | MjhqEntry
-
-
-def draw(
-    sampling: Sampling,
-    prompts: Sequence[str],
-    paths: Sequence[Path],
-    *,
-    folder: Path,
-    setup: RunSetup,
-    name: str,
-) -> None:
-    """Draw what is missing of a benchmark's pictures, of a limited run only the first."""
-    draw_benchmark(
-        setup.drawer(sampling),
-        prompts,
-        paths,
-        folder=folder,
-        rounding="truncate",  # pixels cut off to whole levels, as the benchmarks' own `generate`
-        benchmark=name,
-        num_processes=setup.num_processes,
-        limit=setup.limit,
-    )
