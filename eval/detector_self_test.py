@@ -38,7 +38,7 @@ _SCALE = (213, 128)  # small, so that a CPU takes under a second
 MIN_CONFIDENCE = 0.1
 # Largest difference of a query's logits, in the median over queries: rounding moves a few queries a
 # thousand times more than the others, where it flips a bit of an attention mask. Measured on such
-# weights: 2e-5 float32 against float64, 1.3e-2 rounded as TF32, 1.3e-1 bfloat16.
+# weights: 2e-5 float32 against float64, 1.1e-2 factors rounded as in TF32, 1.3e-1 bfloat16.
 MAX_DIFFERENCE = 1e-3
 
 
