@@ -5,6 +5,7 @@ And JSON files, because what is wrong with one should be said in one sentence.
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,8 +49,15 @@ def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
         raise FileNotFoundError(f"cannot write {target}: create the folder {folder} first")
     if not folder.is_dir():
         raise NotADirectoryError(f"cannot write {target}: {folder} is a file, not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"cannot write {target}: no permission to write in {folder}")
+    try:
+        # Tried, because rights do not tell: root may do anything, but not on every file system.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write {target}: no file can be made in {folder} ({error.strerror}); name "
+            "another folder"
+        ) from error
     return target
 
 

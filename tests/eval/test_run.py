@@ -160,8 +160,8 @@ def test_a_limit_is_marked_everywhere(suite, model, data, tmp_path):
     assert found["is_complete"] is False
     assert not any(entry["is_complete"] for entry in found["entries"].values())
     drawings = found["entries"]["drawings"]
-    assert drawings["benchmark"] == "geneval-2-of-6-drawn"
-    assert {item["group"] for item in drawings["verdicts"]} == {"single_object", "colors"}
+    assert drawings["benchmark"] == "geneval-2-of-6-drawn-partial"
+    assert {item["group"] for item in drawings["verdicts"]} == {"single_object", "two_object"}
     text = (results / "results.md").read_text()
     assert "| drawings (PARTIAL) |" in text
     assert "| questions (PARTIAL) |" in text
