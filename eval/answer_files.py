@@ -50,7 +50,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects of a JSONL file with the place of each, such as "answers.jsonl, line 3"."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; name a file with one JSON object a line")
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:  # a line that is no text is named like any other
         for number, line in enumerate(file, start=1):
             place = f"{path}, line {number}"
             if line.strip():

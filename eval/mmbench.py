@@ -20,9 +20,9 @@ import re
 import string
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 from PIL import Image, UnidentifiedImageError
@@ -55,6 +55,7 @@ SOURCE = "download.openmmlab.com/mmclassification/datasets/mmbench"
 SHIFT = 1_000_000
 ASKED_LETTERS = "ABCD"
 REFUSED = "Z"
+NEEDED_COLUMNS = ("index", "question", "A", "B")
 # LLaVA's submission leaves these out and puts `prediction` at the seventh place.
 UNSENT_COLUMNS = ("hint", "category", "source", "image", "comment", "l2-category")
 PREDICTION_PLACE = 6
@@ -148,26 +149,34 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table; ValueError for a file without index and question."""
+    """The rows of a table; ValueError for a file that is none, or lacks what all rows need."""
     # Pictures are longer than the csv module's limit for a field.
     csv.field_size_limit(sys.maxsize)
-    with need_file(path, SOURCE).open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        if not {"index", "question"} <= set(reader.fieldnames or ()):
-            raise ValueError(
-                f"{path} must have the columns index and question, got "
-                f"{', '.join(reader.fieldnames or ())}"
-            )
-        return [
-            _parse_row(cells, f"{path}, row {number}") for number, cells in enumerate(reader, 1)
-        ]
+    try:
+        with need_file(path, SOURCE).open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t")
+            columns, lines = reader.fieldnames or (), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no table ({error}); get it again from {SOURCE}") from None
+    if missing := [name for name in NEEDED_COLUMNS if name not in columns]:
+        raise ValueError(
+            f"{path} must have the columns {', '.join(NEEDED_COLUMNS)}, lacks "
+            f"{', '.join(missing)}; get it again from {SOURCE}"
+        )
+    if not lines:
+        raise ValueError(f"{path} holds no questions; get it again from {SOURCE}")
+    return [_parse_row(cells, f"{path}, row {number}") for number, cells in enumerate(lines, 1)]
 
 
-def _parse_row(cells: Mapping[str, str], place: str) -> Row:
-    index, question = cells["index"], cells["question"]
-    if not index.isdecimal() or question is None:
-        raise ValueError(f"{place}: expected a number and a question, got {index!r}, {question!r}")
-    return Row(int(index), cells)
+def _parse_row(cells: Mapping[str | None, Any], place: str) -> Row:
+    # The csv module fills a short row with None and gathers a long one's surplus under None.
+    if None in cells or None in cells.values():
+        raise ValueError(
+            f"{place} has not a cell for each column; get the table again from {SOURCE}"
+        )
+    if not cells["index"].isdecimal():
+        raise ValueError(f"{place}: index must be a number, got {cells['index']!r}")
+    return Row(int(cells["index"]), cast(Mapping[str, str], cells))
 
 
 def load_questions(data: Path, *, split: str = DEV_SPLIT) -> list[BenchmarkQuestion]:
@@ -233,13 +242,21 @@ def circular_hits(rows: Sequence[Row], items: Sequence[ItemResult]) -> dict[int,
 
 
 def score_answers(
-    answers: Sequence[AnswerLine], data: Path, *, split: str = DEV_SPLIT
+    answers: Sequence[AnswerLine],
+    data: Path,
+    *,
+    split: str = DEV_SPLIT,
+    answered_only: bool = False,
 ) -> BenchmarkReport:
-    """CircularEval and VanillaEval on a table with answers; a table without is not scored."""
-    rows = read_rows(_table_path(data, split))
+    """CircularEval and VanillaEval on a table with answers; a table without is not scored.
+
+    `answered_only` leaves out the rows without an answer, which are wrong otherwise.
+    """
+    table = read_rows(_table_path(data, split))
     by_id = latest_answers(answers)
+    rows = [row for row in table if row.index in by_id] if answered_only else table
     items = [score_row(row, by_id.get(row.index)) for row in rows]
-    is_labelled = any(row.cell("answer") is not None for row in rows)
+    is_labelled = any(row.cell("answer") is not None for row in table)
     is_circular = any(row.index >= SHIFT for row in rows)
     hits = circular_hits(rows, items) if is_labelled and is_circular else {}
     vanilla = [item.score == 1 for row, item in zip(rows, items, strict=True) if row.index < SHIFT]
@@ -249,14 +266,21 @@ def score_answers(
             "circular": percentage(sum(hits.values()), len(hits)),
             "vanilla": percentage(sum(vanilla), len(vanilla)) if is_labelled else None,
         },
-        counts=count_items(
-            [row.index for row in rows],
-            [answer.question_id for answer in answers],
-            num_unparsable=count_unread(items),
+        counts=replace(
+            count_items(
+                [row.index for row in table],
+                [answer.question_id for answer in answers],
+                num_unparsable=count_unread(items),
+            ),
+            num_items=len(rows),
         ),
         groups=_group_scores(rows, hits),
         items=tuple(items),
-        settings={"split": split, "option_inference": "VLMEvalKit's rules, without GPT"},
+        settings={
+            "split": split,
+            "option_inference": "VLMEvalKit's rules, without GPT",
+            "answered_only": answered_only,
+        },
         notes=(
             *duplicate_notes(answers),
             *_table_notes(rows, is_labelled=is_labelled, is_circular=is_circular),
@@ -283,7 +307,7 @@ def _table_notes(rows: Sequence[Row], *, is_labelled: bool, is_circular: bool) -
     if not is_labelled:
         return ["the table has no answers: not scored; send the submission to the leaderboard"]
     if not is_circular:
-        return ["the table has no shifted options: CircularEval cannot be computed"]
+        return ["no options are shifted: CircularEval cannot be computed"]
     num_shifts: dict[int, int] = {}
     for row in rows:
         num_shifts[row.base] = num_shifts.get(row.base, 0) + 1

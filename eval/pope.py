@@ -137,11 +137,16 @@ def read_labels(folder: Path) -> dict[str, list[LabelLine]]:
         )
     known = [category for category in CATEGORIES if category in files]
     return {
-        category: [
-            _parse_label(record, place) for place, record in read_json_lines(files[category])
-        ]
+        category: _read_label_lines(files[category])
         for category in [*known, *sorted(files.keys() - known)]
     }
+
+
+def _read_label_lines(path: Path) -> list[LabelLine]:
+    lines = [_parse_label(record, place) for place, record in read_json_lines(path)]
+    if not lines:
+        raise ValueError(f"{path} holds no labels; get it again from {LABEL_SOURCE}")
+    return lines
 
 
 def _parse_label(record: Mapping[str, Any], place: str) -> LabelLine:

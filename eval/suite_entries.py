@@ -7,7 +7,6 @@ its benchmark runs.
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -76,11 +75,8 @@ class QuestionEntry(RunConfig):
 
     def check(self, setup: RunSetup) -> None:
         """Raise FileNotFoundError and its kin for data, ValueError for settings."""
-        asking = self._asking(Path(), setup)
+        self._asking(Path(), setup).rehearse()
         self._check_more(setup)
-        # Reads what only the scorer reads; that there are no answers is no surprise.
-        with suppress(ValueError):
-            asking.benchmark.score_answers((), setup.data, **asking.options)
 
     def run(self, folder: Path, setup: RunSetup) -> BenchmarkReport:
         """Ask and score what is missing."""
