@@ -212,9 +212,15 @@ def test_files_that_only_the_scorer_reads_are_missed_first(model, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("entries.questions.limmit=3", "entries.questions.vqa.limmit: Extra inputs"),
-        ("entries.drawings.sampling.top=3", "entries.drawings.geneval.sampling.top: Extra"),
-        ("entris.questions=3", "entris: Extra inputs"),
+        (
+            "entries.questions.limmit=3",
+            "entries.questions: unknown key 'limmit'; expected one of benchmark",
+        ),
+        (
+            "entries.drawings.sampling.top=3",
+            "sampling: unknown key 'top' (did you mean 'top_p'?); expected one of seed",
+        ),
+        ("entris.questions=3", "unknown key 'entris' (did you mean 'entries'?)"),
         ("entries.questions.batch_size=-1", "batch_size: Input should be greater than 0"),
         ("entries.drawings.num_images=0", "num_images: Input should be greater than 0"),
         ("entries.questions.kind=quiz", "entries.questions: Input tag 'quiz'"),
