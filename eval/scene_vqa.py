@@ -25,7 +25,7 @@ PICTURE_SIZE = 64  # nano's own
 
 
 def load_questions(data: Path | None = None) -> list[BenchmarkQuestion]:
-    """All questions with their pictures; numbered from 0, and as many of each kind among any."""
+    """All questions with their pictures, one of each kind in turn; numbered from 0."""
     return [
         BenchmarkQuestion(
             number,
