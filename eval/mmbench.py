@@ -16,7 +16,6 @@ import binascii
 import csv
 import importlib
 import io
-import re
 import string
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +28,7 @@ from PIL import Image, UnidentifiedImageError
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, read_answers
 from eval.benchmark_data import LETTER, need_file
+from eval.option_inference import infer_option
 from eval.report import BenchmarkReport, GroupScore, ItemResult
 from eval.scorer_commands import (
     AnswersOption,
@@ -54,7 +54,6 @@ DEV_SPLIT = "mmbench_dev_20230712"
 SOURCE = "download.openmmlab.com/mmclassification/datasets/mmbench"
 SHIFT = 1_000_000
 ASKED_LETTERS = "ABCD"
-REFUSED = "Z"
 NEEDED_COLUMNS = ("index", "question", "A", "B")
 # LLaVA's submission leaves these out and puts `prediction` at the seventh place.
 UNSENT_COLUMNS = ("hint", "category", "source", "image", "comment", "l2-category")
@@ -68,48 +67,8 @@ EMPTY_CELLS = frozenset(
         *("1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
     )
 )
-# Fragments of replies by which VLMEvalKit knows a failed request and refusals.
-API_FAILURE = "Failed to obtain answer via API"
-REFUSALS = (
-    "Sorry, I can't help with images of people yet.",
-    "I can't process this file.",
-    "I'm sorry, but without the image provided",
-    "Cannot determine the answer",
-)
-_PUNCTUATION = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-_SENTENCE = re.compile(r"answer\s+is\s+\**([ABCD])", re.IGNORECASE)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def infer_option(text: str, choices: Mapping[str, str]) -> str | None:
-    """The option that an answer means: a letter, Z for a refusal, None if the rules find none."""
-    return _infer_letter(text, choices) or _infer_text(text, choices)
-
-
-def _infer_letter(text: str, choices: Mapping[str, str]) -> str | None:
-    if API_FAILURE in text:
-        return None
-    if any(refusal in text for refusal in REFUSALS):
-        return REFUSED
-    tokens = text.translate(_PUNCTUATION).split()
-    present = [letter for letter in choices if letter in tokens]
-    if len(present) == 1 and tokens.index(present[0]) >= len(tokens) - 4:
-        return present[0]
-    if not present and REFUSED in tokens:
-        return REFUSED
-    # Nothing need follow the letter: officially "the answer is clear" means C.
-    sentence = _SENTENCE.search(text)
-    letter = sentence[1].upper() if sentence else None
-    return letter if letter in choices else None
-
-
-def _infer_text(text: str, choices: Mapping[str, str]) -> str | None:
-    answer = text.lower()
-    if len(answer) > 2 * sum(map(len, choices.values())):
-        return None
-    found = [letter for letter, choice in choices.items() if choice.lower() in answer]
-    return found[0] if len(found) == 1 else None
 
 
 @dataclass(frozen=True)
