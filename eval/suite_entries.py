@@ -7,7 +7,6 @@ its benchmark runs.
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from pydantic import PositiveInt
 
 from eval import genai_bench, mjhq_fid
 from eval.asking import AskConfig, Asking
+from eval.benchmarks import load_benchmark, submission_name
 from eval.drawing_options import Drawer, Sampling
 from eval.genai_skills import read_prompts, read_skills
 from eval.geneval import PICTURES_FOLDER, find_prompts
@@ -29,12 +29,12 @@ from eval.mmvet_grader import OFFICIAL_GRADER, EndpointGrader, read_table
 from eval.picture_commands import draw_benchmark
 from eval.picture_features import find_pictures
 from eval.picture_scorers import load_scorer
-from eval.report import BenchmarkReport, write_report
+from eval.report import BenchmarkReport, read_report, write_report
 from eval.vqa import ask
 from mllm.devices import choose_device
 from unitok.run_config import RunConfig
 
-REPORT_FILE = "report.json"  # of an entry; it comes last, so it ends the entry
+REPORT_FILE = "report.json"  # of an entry; only a file for a test server comes after it
 GRADES_FILE = "grades.json"
 MMVET_FOLDER = "mm-vet"  # below the data of the understanding benchmarks
 
@@ -57,7 +57,15 @@ class RunSetup:
         )
 
 
-class QuestionEntry(RunConfig):
+class SuiteEntry(RunConfig):
+    """What entries of all kinds have in common."""
+
+    def is_finished(self, folder: Path) -> bool:
+        """Whether nothing is left to do in the entry's folder."""
+        return (folder / REPORT_FILE).is_file()
+
+
+class QuestionEntry(SuiteEntry):
     """Questions of a benchmark: what `python -m eval.vqa` asks."""
 
     benchmark: str
@@ -66,11 +74,16 @@ class QuestionEntry(RunConfig):
 
     def check(self, setup: RunSetup) -> None:
         """Raise FileNotFoundError and its kin for data, ValueError for settings."""
-        asking = self._asking(Path(), setup)
+        self._asking(Path(), setup).rehearse()
         self._check_more(setup)
-        # Reads what only the scorer reads; that there are no answers is no surprise.
-        with suppress(ValueError):
-            asking.benchmark.score_answers((), setup.data, **asking.options)
+
+    def is_finished(self, folder: Path) -> bool:
+        """The file for a test server comes after the report; a limited run has none."""
+        if not super().is_finished(folder):
+            return False
+        submission = submission_name(load_benchmark(self.benchmark))
+        is_whole = read_report(folder / REPORT_FILE).settings.get("complete", True)
+        return submission is None or not is_whole or (folder / submission).exists()
 
     def run(self, folder: Path, setup: RunSetup) -> BenchmarkReport:
         """Ask and score what is missing."""
@@ -133,7 +146,7 @@ class MmvetEntry(QuestionEntry):
         return EndpointGrader(self.grader, self.grader_url, api_key=key)
 
 
-class GenEvalEntry(RunConfig):
+class GenEvalEntry(SuiteEntry):
     """GenEval's prompts or drawn scenes: what `python -m eval.geneval run` draws and judges."""
 
     kind: Literal["geneval"]
@@ -171,7 +184,7 @@ class GenEvalEntry(RunConfig):
         return find_prompts(self.prompts, per_task=self.per_task, limit=setup.limit)
 
 
-class GenAiBenchEntry(RunConfig):
+class GenAiBenchEntry(SuiteEntry):
     """GenAI-Bench: what `python -m eval.genai_bench` draws and scores."""
 
     kind: Literal["genai_bench"]
@@ -213,7 +226,7 @@ class GenAiBenchEntry(RunConfig):
         return report
 
 
-class MjhqEntry(RunConfig):
+class MjhqEntry(SuiteEntry):
     """MJHQ-30K: what `python -m eval.mjhq` draws and compares."""
 
     kind: Literal["mjhq"]

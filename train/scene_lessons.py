@@ -85,7 +85,7 @@ def position_in_steps(scene: Scene, rng: random.Random) -> list[Question]:
         names = [references(scene, item, ("color", "shape")) for item in pair]
         if all(names):
             chosen = [rng.choice(each) for each in names]
-            relation = position_question(*pair, names=chosen, rng=rng)
+            relation = position_question(scene, rng, a=chosen[0], b=chosen[1])
             return [*map(_place, pair, chosen), relation]
     return []
 

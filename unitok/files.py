@@ -61,6 +61,14 @@ def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
     return target
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A file's text; ValueError that names the file if it holds none in UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file ({error}); save or download it again") from None
+
+
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The object in a JSON file; ValueError that names the file for anything else."""
     try:
@@ -85,7 +93,7 @@ def write_json(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None
 def parse_json_object(line: str | bytes, place: str) -> dict[str, Any]:
     """The object in one line of JSON; ValueError that names the place for anything else."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode() if isinstance(line, bytes) else line)
     except ValueError as error:
         raise ValueError(f"{place}: expected one JSON object ({error})") from None
     if not isinstance(record, dict):
