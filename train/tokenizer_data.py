@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from train.loop import leave_signals_to_parent
 from train.picture_config import (
     CropConfig,
     FolderConfig,
@@ -35,6 +34,7 @@ from train.picture_sources import (
     ShuffledPictures,
 )
 from train.sources import BadSample
+from train.stop_request import leave_signals_to_parent
 from unitok.config import UniTokConfig
 from unitok.text import build_text_tokenizer
 

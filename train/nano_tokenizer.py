@@ -36,7 +36,7 @@ class LossWeights(RunConfig):
     clip: float = 1.0
 
 
-class TokenizerConfig(RunConfig):
+class NanoTokenizerConfig(RunConfig):
     """Everything about one tokenizer run but its time."""
 
     model: UniTokConfig
@@ -91,7 +91,7 @@ class TokenizerTraining:
 
 
 def train_tokenizer(
-    config: TokenizerConfig, folder: Path, *, minutes: float | None = None, resume: bool = False
+    config: NanoTokenizerConfig, folder: Path, *, minutes: float | None = None, resume: bool = False
 ) -> UniTok | None:
     """Train in `folder`; returns the model, or None when a signal stopped the run."""
     torch.manual_seed(config.loop.seed)
@@ -115,7 +115,7 @@ def train_tokenizer(
     return model.eval() if stage.run(minutes=minutes, resume=resume) else None
 
 
-def _initial_model(config: TokenizerConfig) -> UniTok:
+def _initial_model(config: NanoTokenizerConfig) -> UniTok:
     if config.init_from is None:
         return UniTok(config.model)
     model = UniTok.from_pretrained(config.init_from).float()
