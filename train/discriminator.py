@@ -9,7 +9,7 @@ Shapes: B samples, L patches, C backbone width, N logits of a sample.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import timm
 import torch
@@ -91,11 +91,13 @@ class FrozenFeatures(FrozenNetwork):
         # Of pixels in [-1, 1] instead of [0, 1].
         self.register_buffer("mean", 2 * mean - 1, persistent=False)
         self.register_buffer("std", 2 * std, persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
         self.freeze()
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Features (B, C, L) of pixels (B, 3, H, W) in [-1, 1], sides in whole patches."""
-        found = self.backbone.forward_intermediates(
+        found: Any = self.backbone.forward_intermediates(
             (pixels - self.mean) / self.std,
             indices=self.depths,
             return_prefix_tokens=True,
@@ -196,7 +198,8 @@ def _load_dinov2(path: Path | None) -> VisionTransformer:
             path = Path(hf_hub_download(BACKBONE_REPOSITORY, BACKBONE_FILE))
     elif not path.is_file():
         raise FileNotFoundError(f"no DINOv2 weights at {path}; {remedy}")
-    backbone: VisionTransformer = timm.create_model(BACKBONE, dynamic_img_size=True)
+    backbone = timm.create_model(BACKBONE, dynamic_img_size=True)
+    assert isinstance(backbone, VisionTransformer)
     weights = load_weights(path)
     check_keys(weights, backbone.state_dict(), source=path)
     backbone.load_state_dict(weights)

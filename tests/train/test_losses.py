@@ -117,6 +117,7 @@ def _entropy_of_products(first: Tensor, second: Tensor, scale: Tensor) -> Tensor
 LOSSES: dict[str, Loss] = {"contrastive": contrastive_loss, "entropy": _entropy_of_products}
 
 
+@pytest.mark.slow
 def test_two_processes_see_the_loss_and_the_gradients_of_the_whole_batch(tmp_path: Path):
     mp.spawn(_run_half, args=(2, tmp_path), nprocs=2)
     for name in LOSSES:
