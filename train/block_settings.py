@@ -21,13 +21,13 @@ class RecomputedSequential(nn.Sequential):
 def recompute_blocks(model: UniTok) -> None:
     """Trade time for memory in every deep part; names of parameters stay."""
     for parent, name in (
+        (model.encoder.backbone, "stages"),
         (model.encoder, "blocks"),
         (model.decoder, "blocks"),
         (model.decoder, "up_conv2"),
         (model.decoder, "up_conv3"),
     ):
         setattr(parent, name, RecomputedSequential(*getattr(parent, name)))
-    model.encoder.backbone.set_grad_checkpointing(True)
     model.text_encoder.set_grad_checkpointing(True)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from train.config import RunConfig
+from train.source_config import Columns
 
 
 class ScenesConfig(RunConfig):
@@ -25,7 +26,39 @@ class FolderConfig(RunConfig):
     path: Path
 
 
-PictureSourceConfig = Annotated[ScenesConfig | FolderConfig, Field(discriminator="kind")]
+class TableConfig(RunConfig):
+    """A table with a picture and its captions in each row.
+
+    `path` is a file, or several as a pattern (.parquet, .arrow, .jsonl, .json), a folder that
+    save_to_disk wrote, or a name on the hub.
+    """
+
+    kind: Literal["table"]
+    path: str
+    image: str = "image"  # column with bytes or names of files
+    text: Columns = ("text",)  # columns with captions, each one or a list
+    images: Path | None = None  # folder for pictures that are stored as file names
+    split: str = "train"  # of a hub name or a folder of save_to_disk
+    subset: str | None = None  # of a hub name
+
+
+class WebdatasetConfig(RunConfig):
+    """Tars in DataComp's layout: a .jpg, .png or .webp and a .txt under each name.
+
+    `urls` are paths, URLs or commands (`pipe:...`) with brace ranges, such as
+    https://example.org/{00000..00099}.tar; local paths may have wildcards.
+    """
+
+    kind: Literal["webdataset"]
+    urls: Annotated[Columns, Field(min_length=1)]
+    text: Columns = ()  # fields of the .json that hold captions; none: the .txt
+    resampled: bool = False  # tars are drawn with replacement, not each once in a cycle
+    shuffle: int = Field(default=1000, ge=0)  # samples held in memory; 0: all in their order
+
+
+PictureSourceConfig = Annotated[
+    ScenesConfig | FolderConfig | TableConfig | WebdatasetConfig, Field(discriminator="kind")
+]
 
 
 class CropConfig(RunConfig):

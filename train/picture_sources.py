@@ -8,21 +8,24 @@ A sample that cannot be used is a `BadSample`; the next candidate for the same n
 place, again the same one whoever asks.
 """
 
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import datasets
 import numpy as np
 from PIL import Image
 
 from eval.scenes import render
-from train.picture_config import FolderConfig
+from train.picture_config import FolderConfig, TableConfig
 from train.scene_data import training_example
-from train.source_files import PICTURE_SUFFIXES
-from train.sources import BadSample
+from train.source_files import DatasetRows, Row, Table, find_files, open_table
+from train.sources import BadSample, check_columns, check_folder, convert_row, table_pair
+from train.tar_members import PICTURE_SUFFIXES
 from unitok.files import parse_json_object
 
 CAPTIONS_FILE = "captions.jsonl"
@@ -37,11 +40,25 @@ class CaptionedPicture:
     captions: tuple[str, ...]  # at least one; a training chooses
 
 
+class StreamPosition(NamedTuple):
+    """Where a stream stands; see train/picture_streams.py."""
+
+    turn: int = 0  # tars behind the one in which the window begins
+    offset: int = 0  # samples of that tar before the window
+    used: int = 0  # samples of the window that were given
+
+
 class PictureSource(Protocol):
     """What every kind of source gives."""
 
-    def candidates(self, number: int) -> Iterator[CaptionedPicture | BadSample]:
-        """What may become sample `number`, without end: the first that can be used does."""
+    def candidates(self, step: int, number: int) -> Iterator[CaptionedPicture | BadSample]:
+        """What may become sample `number`, without end: the first that can be used does.
+
+        Samples are asked for in their order, those of one process alone.
+        """
+
+    def position(self, step: int) -> StreamPosition | None:
+        """Where the stream of a step stands; None for a source that gives any number at once."""
 
 
 class Pictures(Protocol):
@@ -58,10 +75,13 @@ class ScenePictures:
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size
 
-    def candidates(self, number: int) -> Iterator[CaptionedPicture | BadSample]:
+    def candidates(self, step: int, number: int) -> Iterator[CaptionedPicture | BadSample]:
         scene, caption = training_example(number)
         picture = Image.fromarray(render(scene, self.image_size))
         yield CaptionedPicture(f"scene {number}", picture, (caption,))
+
+    def position(self, step: int) -> None:
+        return None
 
 
 class ShuffledPictures:
@@ -72,12 +92,15 @@ class ShuffledPictures:
         self.seed = seed
         self._order: tuple[int, np.ndarray] | None = None  # the turn and its order
 
-    def candidates(self, number: int) -> Iterator[CaptionedPicture | BadSample]:
+    def candidates(self, step: int, number: int) -> Iterator[CaptionedPicture | BadSample]:
         turn, place = divmod(number, len(self.pictures))
         yield self.pictures[int(self._turn_order(turn)[place])]
         for attempt in count():
             rng = random.Random(f"{self.seed}:{number}:{attempt}")
             yield self.pictures[rng.randrange(len(self.pictures))]
+
+    def position(self, step: int) -> None:
+        return None
 
     def _turn_order(self, turn: int) -> np.ndarray:
         if self._order is None or self._order[0] != turn:
@@ -133,6 +156,40 @@ class FolderPictures:
         if self._captions is not None:
             return name in self._captions
         return (self.folder / name).with_suffix(".txt").is_file()
+
+
+class TablePictures:
+    """The rows of a table, read one at a time in any order."""
+
+    def __init__(self, config: TableConfig) -> None:
+        self.config = config
+        self._table = _open_rows(config)
+        check_folder(config.images)
+        check_columns(config.path, self._table, [config.image, *config.text])
+        if not len(self._table):
+            raise ValueError(f"{config.path} has no rows; name a table with pictures")
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int) -> CaptionedPicture | BadSample:
+        (row,) = self._table.read(index, index + 1)
+        return convert_row(row, f"row {index}", self._captioned)
+
+    def _captioned(self, name: str, row: Row) -> CaptionedPicture:
+        config = self.config
+        picture, captions = table_pair(
+            row, image=config.image, text=config.text, images=config.images
+        )
+        return CaptionedPicture(name, picture, captions)
+
+
+def _open_rows(config: TableConfig) -> Table:
+    if not config.path.endswith(".parquet"):
+        return open_table(config.path, split=config.split, subset=config.subset)
+    # Single rows of Parquet files are slow: `datasets` keeps a copy that is mapped into memory.
+    files = [os.fspath(file) for file in find_files(config.path)]
+    return DatasetRows(datasets.Dataset.from_parquet(files))
 
 
 def is_picture(path: Path) -> bool:

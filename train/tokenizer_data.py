@@ -9,7 +9,7 @@ Shapes: B samples of one process, S pixels of a side, T text ids.
 import logging
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -18,11 +18,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from train.batch_layout import BatchLayout
 from train.picture_config import (
     CropConfig,
     FolderConfig,
+    PictureSourceConfig,
     ScenesConfig,
     TokenizerDataConfig,
+    WebdatasetConfig,
 )
 from train.picture_crops import crop_pixels
 from train.picture_encoder import pixels_or_reason
@@ -32,7 +35,11 @@ from train.picture_sources import (
     PictureSource,
     ScenePictures,
     ShuffledPictures,
+    StreamPosition,
+    TablePictures,
 )
+from train.picture_streams import PictureStreams
+from train.sample_seeds import derive
 from train.sources import BadSample
 from train.stop_request import leave_signals_to_parent
 from unitok.config import UniTokConfig
@@ -76,50 +83,82 @@ class TokenizerData:
         num_workers: int = 1,
         seed: int = 0,
     ) -> None:
-        """`batch_size` is that of all processes together; workers are processes of each."""
-        if batch_size % world_size:
-            raise ValueError(
-                f"the batch of {batch_size} samples cannot be shared by {world_size} processes; "
-                "choose a multiple"
-            )
-        self.num_workers = num_workers
-        self.num_skipped = 0  # bad samples, since the run began
-        self._steps = _Steps(
-            open_pictures(config, image_size=model_config.image_size, seed=seed),
-            _SampleReader(config.crop, model_config=model_config, seed=seed),
-            batch_size=batch_size,
-            rank=rank,
-            world_size=world_size,
+        """`batch_size` is that of all processes together; each has `num_workers` of its own."""
+        self.layout = BatchLayout(batch_size, rank, world_size, num_workers)
+        self.num_skipped = 0  # bad samples of this process, since the run began
+        self._source = open_pictures(
+            config.source, layout=self.layout, image_size=model_config.image_size, seed=seed
         )
+        reader = _SampleReader(config.crop, model_config=model_config, seed=seed)
+        self._steps = _Steps(self._source, reader, layout=self.layout)
+        self._next_step = 0
+        self._positions: list[StreamPosition] = []  # of streams, before the next step
 
     def batches(self, first_step: int = 0) -> Iterator[TokenizerBatch]:
-        """The batches of steps `first_step`, `first_step + 1`, ... without end."""
+        """The batches of steps `first_step`, `first_step + 1`, ... without end.
+
+        To go on with a run, load its state first; step 0 begins a new one.
+        """
+        if first_step == 0:
+            self.num_skipped = self._next_step = 0
+        if isinstance(self._source, PictureStreams):
+            if first_step != self._next_step:
+                raise ValueError(
+                    f"the data stand before step {self._next_step}, got step {first_step}; load "
+                    "the state that was saved there"
+                )
+            if first_step == 0:
+                self._positions = self._source.beginning
+            self._source.start(self._positions)
+        return self._load(first_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this process, and no other, needs to go on behind its last batch; fits JSON."""
+        return {
+            **asdict(self.layout),
+            "next_step": self._next_step,
+            "num_skipped": self.num_skipped,
+            "positions": [list(position) for position in self._positions],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Where data are streamed, raises ValueError for the state of another layout."""
+        if isinstance(self._source, PictureStreams):
+            saved = {key: state[key] for key in asdict(self.layout)}
+            if saved != asdict(self.layout):
+                raise ValueError(
+                    f"the position in the tars was saved by {saved}, expected "
+                    f"{asdict(self.layout)}; resume with the same numbers"
+                )
+            self._positions = [StreamPosition(*position) for position in state["positions"]]
+        self._next_step = state["next_step"]
+        self.num_skipped = state["num_skipped"]
+
+    def _load(self, first_step: int) -> Iterator[TokenizerBatch]:
+        num_workers = self.layout.num_workers
         loader = DataLoader(
             self._steps,
             batch_size=None,
             sampler=range(first_step, ENDLESS),
-            num_workers=self.num_workers,
-            prefetch_factor=PREFETCHED if self.num_workers else None,
+            num_workers=num_workers,
+            prefetch_factor=PREFETCHED if num_workers else None,
             worker_init_fn=leave_signals_to_parent,
             generator=torch.Generator(),  # or starting it would disturb the run's random state
         )
-        for step, (batch, skipped) in enumerate(loader, start=first_step):
-            self._count(skipped, step)
-            assert batch is not None
-            yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """What this process needs to go on behind the last batch it was given; fits into JSON."""
-        return {"num_skipped": self.num_skipped}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.num_skipped = state["num_skipped"]
+        for step, found in enumerate(loader, start=first_step):
+            self._count(found.skipped, step)
+            if found.batch is None:
+                raise RuntimeError(f"no data for step {step}: {found.failure}")
+            self._next_step = step + 1
+            if found.position is not None:
+                self._positions[self.layout.stream(step)] = found.position
+            yield found.batch
 
     def _count(self, skipped: list[BadSample], step: int) -> None:
         for sample in skipped:
             logger.warning("skipped %s: %s", sample.id, sample.reason)
         self.num_skipped += len(skipped)
-        num_used = (step + 1) * self._steps.share
+        num_used = (step + 1) * self.layout.share
         if self.num_skipped > max_skipped(num_used):
             raise RuntimeError(
                 f"{self.num_skipped} bad samples beside {num_used} good ones, expected at most 1 "
@@ -127,13 +166,17 @@ class TokenizerData:
             )
 
 
-def open_pictures(config: TokenizerDataConfig, *, image_size: int, seed: int) -> PictureSource:
+def open_pictures(
+    config: PictureSourceConfig, *, layout: BatchLayout, image_size: int, seed: int
+) -> PictureSource:
     """Open the source and check what can be checked before the first sample."""
-    source = config.source
-    if isinstance(source, ScenesConfig):
+    if isinstance(config, WebdatasetConfig):
+        return PictureStreams(config, layout=layout, seed=seed)
+    if isinstance(config, ScenesConfig):
         return ScenePictures(image_size)
-    assert isinstance(source, FolderConfig)
-    return ShuffledPictures(FolderPictures(source), seed=seed)
+    if isinstance(config, FolderConfig):
+        return ShuffledPictures(FolderPictures(config), seed=seed)
+    return ShuffledPictures(TablePictures(config), seed=seed)
 
 
 def max_skipped(num_used: int) -> int:
@@ -148,8 +191,12 @@ class _Sample(NamedTuple):
 
 
 class _Step(NamedTuple):
-    batch: TokenizerBatch | None  # None: too much was skipped
+    """What a worker gives for a step: a batch, or why there is none."""
+
+    batch: TokenizerBatch | None
     skipped: list[BadSample]
+    position: StreamPosition | None = None  # behind the step, where data are streamed
+    failure: str = ""
 
 
 class _SampleReader:
@@ -165,8 +212,9 @@ class _SampleReader:
 
     def read(self, raw: CaptionedPicture, number: int) -> _Sample | BadSample:
         """Sample `number`, made of `raw`."""
-        seed = random.Random(f"{self.seed}:{number}").getrandbits(63)
-        rng = random.Random(f"{seed}:picture")
+        seeds = derive(torch.tensor([number]), f"sample of run {self.seed}")
+        seed = int(seeds)
+        rng = random.Random(int(derive(seeds, "picture")))
         caption = rng.choice(raw.captions)
 
         def to_pixels(image: Image.Image) -> Tensor:
@@ -191,35 +239,33 @@ class _Steps(Dataset[_Step]):
     """`self[step]` is a process's share of that step."""
 
     def __init__(
-        self,
-        source: PictureSource,
-        reader: _SampleReader,
-        *,
-        batch_size: int,
-        rank: int,
-        world_size: int,
+        self, source: PictureSource, reader: _SampleReader, *, layout: BatchLayout
     ) -> None:
         self.source = source
         self.reader = reader
-        self.batch_size = batch_size
-        self.share = batch_size // world_size
-        self.first = rank * self.share  # of a batch
+        self.layout = layout
 
     def __getitem__(self, step: int) -> _Step:
-        first = step * self.batch_size + self.first
-        limit = max_skipped((step + 1) * self.share)
+        limit = max_skipped((step + 1) * self.layout.share)
         samples: list[_Sample] = []
         skipped: list[BadSample] = []
-        for number in range(first, first + self.share):
-            for sample in self._candidates(number):
+        try:
+            for sample in self._read(step):
                 if isinstance(sample, _Sample):
                     samples.append(sample)
-                    break
+                    continue
                 skipped.append(sample)
                 if len(skipped) > limit:  # the run stops: no need to search to the end
                     return _Step(None, skipped)
-        return _Step(self.reader.collate(samples), skipped)
+        except OSError as error:  # raised by the main process, without the worker's traceback
+            return _Step(None, skipped, failure=str(error))
+        return _Step(self.reader.collate(samples), skipped, self.source.position(step))
 
-    def _candidates(self, number: int) -> Iterator[_Sample | BadSample]:
-        for raw in self.source.candidates(number):
-            yield raw if isinstance(raw, BadSample) else self.reader.read(raw, number)
+    def _read(self, step: int) -> Iterator[_Sample | BadSample]:
+        """The samples of a step, and what is skipped on the way."""
+        for number in self.layout.numbers(step):
+            for raw in self.source.candidates(step, number):
+                sample = raw if isinstance(raw, BadSample) else self.reader.read(raw, number)
+                yield sample
+                if isinstance(sample, _Sample):
+                    break

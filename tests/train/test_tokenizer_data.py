@@ -2,63 +2,31 @@
 
 import json
 import logging
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 
-from tests.train.tiny_sources import write_lines, write_pictures
-from train.picture_config import TokenizerDataConfig
+from tests.train.tiny_pictures import (
+    EVERY_CHANCE,
+    NANO,
+    SCENES,
+    assert_same,
+    build_data,
+    join,
+    numbers,
+    take,
+    write_folder,
+)
+from tests.train.tiny_sources import write_lines, write_parquet, write_saved_dataset
 from train.scene_data import TokenizerBatches
-from train.tokenizer_data import TokenizerBatch, TokenizerData
-from unitok.config import PRESETS
-
-NANO = PRESETS["nano"]
-SCENES = {"kind": "scenes"}
-
-
-def write_folder(folder: Path, count: int = 6) -> dict[str, Any]:
-    write_pictures(folder, count)
-    for number in range(count):
-        (folder / f"{number}.txt").write_text(f"caption {number}\n")
-    return {"kind": "folder", "path": folder}
-
-
-def build_data(source: dict[str, Any], *, crop: dict[str, Any] | None = None, **settings: Any):
-    config = TokenizerDataConfig.model_validate({"source": source, "crop": crop or {}})
-    return TokenizerData(
-        config, **{"model_config": NANO, "batch_size": 4, "num_workers": 0, **settings}
-    )
-
-
-def take(data: TokenizerData, count: int, *, first: int = 0) -> list[TokenizerBatch]:
-    return list(islice(data.batches(first), count))
-
-
-def join(batches: list[TokenizerBatch]) -> TokenizerBatch:
-    return TokenizerBatch(
-        torch.cat([batch.pixels for batch in batches]),
-        torch.cat([batch.text_ids for batch in batches]),
-        torch.cat([batch.seeds for batch in batches]),
-    )
-
-
-def assert_same(first: list[TokenizerBatch], second: list[TokenizerBatch]) -> None:
-    assert len(first) == len(second)
-    for a, b in zip(first, second, strict=True):
-        assert torch.equal(a.pixels, b.pixels)
-        assert torch.equal(a.text_ids, b.text_ids)
-        assert torch.equal(a.seeds, b.seeds)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> dict[str, Any]:
     return write_folder(tmp_path / "pictures")
-
-
-EVERY_CHANCE = {"scale": (0.3, 1.0), "flip": 0.5}
 
 
 def test_a_batch_has_pixels_ids_and_seeds(folder):
@@ -69,12 +37,28 @@ def test_a_batch_has_pixels_ids_and_seeds(folder):
     assert batch.text_ids.shape == (4, 48)
     assert batch.text_ids.dtype == batch.seeds.dtype == torch.int64
     assert len(set(batch.seeds.tolist())) == 4
-    assert (batch.seeds >= 0).all()
 
 
-@pytest.mark.parametrize("kind", ["scenes", "folder"])
-def test_two_processes_together_see_what_one_sees(folder, kind):
-    source = folder if kind == "folder" else SCENES
+@pytest.fixture(params=["scenes", "folder", "parquet", "saved"])
+def source(request, tmp_path, monkeypatch) -> dict[str, Any]:
+    """Every kind of source of which any sample can be had at once."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    if request.param == "scenes":
+        return SCENES
+    if request.param == "folder":
+        return write_folder(tmp_path / "pictures")
+    if request.param == "parquet":
+        return as_table(write_parquet(tmp_path))
+    return as_table(write_saved_dataset(tmp_path))
+
+
+def as_table(values: dict[str, Any]) -> dict[str, Any]:
+    """A source of code extraction as one of a tokenizer training."""
+    named = {key: values[key] for key in ("path", "image", "text", "images") if key in values}
+    return {"kind": "table", **named}
+
+
+def test_two_processes_together_see_what_one_sees(source):
     whole = take(build_data(source, crop=EVERY_CHANCE), 4)
     halves = [
         take(build_data(source, crop=EVERY_CHANCE, rank=rank, world_size=2), 4) for rank in (0, 1)
@@ -99,9 +83,7 @@ def test_two_processes_skip_bad_samples_as_one_does(folder):
     assert sum(half.num_skipped for half in halves) == whole.num_skipped >= 4
 
 
-@pytest.mark.parametrize("kind", ["scenes", "folder"])
-def test_a_resumed_run_goes_on_with_the_same_batches(folder, kind):
-    source = folder if kind == "folder" else SCENES
+def test_a_resumed_run_goes_on_with_the_same_batches(source):
     whole = take(build_data(source, crop=EVERY_CHANCE), 5)
     assert_same(take(build_data(source, crop=EVERY_CHANCE), 2, first=3), whole[3:])
 
@@ -130,6 +112,40 @@ def test_uncropped_scenes_are_those_of_the_nano_recipe():
     for step, batch in enumerate(batches):
         assert torch.equal(batch.pixels, nano[step][0])
         assert torch.equal(batch.text_ids, nano[step][1])
+
+
+def test_a_tables_rows_come_with_their_own_captions(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = build_data(write_folder(tmp_path / "pictures"), crop={"kind": "centre"}, batch_size=6)
+    (listed,) = take(folder, 1)
+    expected = dict(zip(numbers([listed]), listed.pixels, strict=True))
+    source = as_table(write_parquet(tmp_path))
+    (batch,) = take(build_data(source, crop={"kind": "centre"}, batch_size=6), 1)
+    found = dict(zip(numbers([batch]), batch.pixels, strict=True))
+    assert sorted(found) == list(range(6))
+    assert all(torch.equal(found[number], expected[number]) for number in found)
+
+
+def test_a_table_may_name_files_of_pictures(tmp_path):
+    folder = write_folder(tmp_path / "pictures")
+    rows = [{"file": f"{number}.png", "caption": f"caption {number}"} for number in range(6)]
+    path = write_lines(tmp_path / "rows.jsonl", rows)
+    columns = {"image": "file", "text": "caption", "images": folder["path"]}
+    data = build_data({"kind": "table", "path": str(path), **columns})
+    assert_same(take(data, 3), take(build_data(folder), 3))
+
+
+def test_a_bad_row_of_a_table_is_skipped_and_named(tmp_path, caplog):
+    write_folder(tmp_path)
+    rows = [{"image": "0.png", "text": "caption 0"}, {"image": "0.png", "text": ""}]
+    path = write_lines(tmp_path / "rows.jsonl", [*rows, {"image": "gone.png", "text": "a"}, 7])
+    data = build_data({"kind": "table", "path": str(path), "images": tmp_path})
+    with caplog.at_level(logging.WARNING):
+        batches = take(data, 1)
+    assert set(numbers(batches)) == {0}
+    assert "skipped row 1: no text in 'text'" in caplog.text
+    assert "skipped row 2: no image file at" in caplog.text
+    assert "skipped row 3: a JSON object was expected" in caplog.text
 
 
 def test_captions_may_be_in_one_file(folder):
@@ -178,7 +194,7 @@ def test_a_source_of_bad_samples_alone_stops_the_run_at_once(folder):
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():
-    with pytest.raises(ValueError, match="batch of 4 samples cannot be shared by 3 processes"):
+    with pytest.raises(ValueError, match="a batch of 4 samples cannot be shared by 3 processes"):
         build_data(SCENES, world_size=3)
 
 
@@ -192,6 +208,24 @@ def test_an_empty_folder_is_refused(tmp_path):
         FileNotFoundError, match=r"no picture in .*; expected files that end in jpg"
     ):
         build_data({"kind": "folder", "path": tmp_path})
+
+
+def test_an_unknown_column_is_named(tmp_path):
+    source = as_table(write_saved_dataset(tmp_path)) | {"text": "words"}
+    message = "saved has no column 'words', only picture, caption; name the right ones"
+    with pytest.raises(ValueError, match=message):
+        build_data(source)
+
+
+def test_an_empty_table_is_refused(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", [])
+    with pytest.raises(ValueError, match=r"rows.jsonl has no rows; name a table with pictures"):
+        build_data({"kind": "table", "path": str(path)})
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file matches .*gone.parquet"):
+        build_data({"kind": "table", "path": str(tmp_path / "gone.parquet")})
 
 
 @pytest.mark.parametrize("listed", [False, True])
