@@ -175,6 +175,13 @@ def build_discriminator(config: DiscriminatorConfig) -> Discriminator:
     return Discriminator(_load_dinov2(config.weights), DEPTHS)
 
 
+def outline_discriminator(config: DiscriminatorConfig) -> Discriminator:
+    """One of the same layers, whose backbone's weights are not read: to count parameters."""
+    if config.random_backbone is not None:
+        return build_discriminator(config)
+    return Discriminator(timm.create_model(BACKBONE, dynamic_img_size=True), DEPTHS)
+
+
 def _build_random_vit(config: RandomViT) -> VisionTransformer:
     with fixed_random_weights():
         return VisionTransformer(

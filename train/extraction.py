@@ -28,7 +28,7 @@ from train.code_shards import (
     write_shard,
 )
 from train.config import RunConfig
-from train.loop import StopRequest
+from train.stop_request import StopRequest
 from train.picture_encoder import EncodedSample, PictureEncoder
 from train.source_config import AnySourceConfig, SourceConfig
 from train.sources import BadSample, Source, open_source

@@ -21,7 +21,8 @@ from eval.memory import peak_memory_gb
 from train.config import RunConfig
 from train.optimizers import OptimizerName, build_optimizers
 from train.schedules import cosine_rate
-from train.step_checkpoints import StepCheckpoints
+from train.step_checkpoints import StepCheckpoints, passing_buffers, restore_passing_buffers
+from train.step_log import rounded
 from train.stop_request import StopRequest, leave_signals_to_parent
 
 logger = logging.getLogger(__name__)
@@ -177,8 +178,8 @@ class StageLoop:
     def _log(self, values: dict[str, float], minutes_left: float) -> None:
         record: dict[str, Any] = {"stage": self.name, "step": self.step, **values}
         with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({k: _rounded(v) for k, v in record.items()}) + "\n")
-        shown = " ".join(f"{name} {_rounded(value)}" for name, value in values.items())
+            file.write(json.dumps({k: rounded(v) for k, v in record.items()}) + "\n")
+        shown = " ".join(f"{name} {rounded(value)}" for name, value in values.items())
         logger.info(
             "%s %d/%d %s eta %.1f min", self.name, self.step, self.num_steps, shown, minutes_left
         )
@@ -186,7 +187,7 @@ class StageLoop:
     def _save(self) -> None:
         state = {
             "model": self.model.state_dict(),
-            "passing_buffers": self._passing_buffers(),
+            "passing_buffers": passing_buffers(self.model),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "num_steps": self.num_steps,
@@ -194,25 +195,15 @@ class StageLoop:
         }
         self.checkpoints.save(state, self.step)
 
-    def _passing_buffers(self) -> dict[str, Tensor]:
-        """Buffers that are no part of the weights but of the training, such as update counts."""
-        kept = self.model.state_dict().keys()
-        return {name: value for name, value in self.model.named_buffers() if name not in kept}
-
     def _resume(self) -> None:
         """Load the newest checkpoint; a damaged one is an error, never a fresh start."""
         state = self.checkpoints.load_newest()
         if state is None:
             return
         self.model.load_state_dict(state["model"])
-        for name, buffer in self._passing_buffers().items():
-            buffer.copy_(state["passing_buffers"][name])
+        restore_passing_buffers(self.model, state["passing_buffers"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step = state["step"]
         self.num_steps = self.config.steps or state["num_steps"]  # a set number can be raised
         torch.set_rng_state(state["random"])
-
-
-def _rounded(value: float | str) -> float | str:
-    return float(f"{value:.4g}") if isinstance(value, float) else value

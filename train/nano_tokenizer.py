@@ -5,25 +5,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
 from eval.inspector import inspect, same_objects
 from eval.scene_scores import scene_pixels
 from eval.scenes import scene_for
+from mllm.pictures import save_png
 from train.config import RunConfig
 from train.loop import LoopConfig, StageLoop
 from train.losses import contrastive_loss, edge_loss, l1_loss, l2_loss
+from train.reconstruction_grid import reconstruction_grid
 from train.scene_data import TokenizerBatches
+from train.tokenizer_start import load_tokenizer
 from unitok.config import UniTokConfig
 from unitok.image import to_pil
 from unitok.model import MAX_LOGIT_SCALE, UniTok
 
 NUM_PREVIEWS = 64  # scenes that are reconstructed and inspected now and then
 FIRST_PREVIEW = 1_000_000  # of the held-out scenes; the final score looks at the first thousand
-PREVIEW_COLUMNS = 8
-PREVIEW_ROWS = 3
+NUM_SHOWN = 24
 
 
 class LossWeights(RunConfig):
@@ -78,15 +79,14 @@ class TokenizerTraining:
         """Reconstruct held-out scenes that are not scored: some as a picture, the share kept."""
         pixels = scene_pixels(self.scenes, self.model.config.image_size)
         rebuilt = self.model.decode(self.model.encode(pixels))
-        pictures = [np.asarray(picture) for picture in to_pil(rebuilt)]
+        pictures = to_pil(rebuilt)
         same = [
-            same_objects(inspect(picture), scene)
+            same_objects(inspect(np.asarray(picture)), scene)
             for picture, scene in zip(pictures, self.scenes, strict=True)
         ]
         path = self.folder / "samples" / f"tokenizer_{step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        originals = [np.asarray(picture) for picture in to_pil(pixels)]
-        Image.fromarray(_preview_grid(originals, pictures)).save(path)
+        save_png(reconstruction_grid(to_pil(pixels)[:NUM_SHOWN], pictures[:NUM_SHOWN]), path)
         return {"same_objects": sum(same) / len(same), "eval_l1": l1_loss(rebuilt, pixels).item()}
 
 
@@ -95,7 +95,11 @@ def train_tokenizer(
 ) -> UniTok | None:
     """Train in `folder`; returns the model, or None when a signal stopped the run."""
     torch.manual_seed(config.loop.seed)
-    model = _initial_model(config).to(memory_format=torch.channels_last)
+    model = (
+        UniTok(config.model)
+        if config.init_from is None
+        else load_tokenizer(config.init_from, config.model)
+    ).to(memory_format=torch.channels_last)
     training = TokenizerTraining(model, folder, weights=config.weights)
     stage = StageLoop(
         "tokenizer",
@@ -113,24 +117,3 @@ def train_tokenizer(
         sample=training.preview,
     )
     return model.eval() if stage.run(minutes=minutes, resume=resume) else None
-
-
-def _initial_model(config: NanoTokenizerConfig) -> UniTok:
-    if config.init_from is None:
-        return UniTok(config.model)
-    model = UniTok.from_pretrained(config.init_from).float()
-    if model.config != config.model:
-        raise ValueError(
-            f"init_from {config.init_from} is a tokenizer of other sizes than image_tokenizer.model"
-            f": {model.config}; expected {config.model}"
-        )
-    return model
-
-
-def _preview_grid(originals: list[np.ndarray], rebuilt: list[np.ndarray]) -> np.ndarray:
-    """Rows of originals with their reconstructions below."""
-    rows = []
-    for start in range(0, PREVIEW_ROWS * PREVIEW_COLUMNS, PREVIEW_COLUMNS):
-        rows.append(np.concatenate(originals[start : start + PREVIEW_COLUMNS], axis=1))
-        rows.append(np.concatenate(rebuilt[start : start + PREVIEW_COLUMNS], axis=1))
-    return np.concatenate(rows, axis=0)

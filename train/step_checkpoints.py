@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from unitok.files import atomic_write
 
@@ -46,3 +47,15 @@ class StepCheckpoints:
             ) from error
         logger.info("resumed %s", paths[-1])
         return state
+
+
+def passing_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that are no part of the weights but of the training, such as update counts."""
+    kept = model.state_dict().keys()
+    return {name: value for name, value in model.named_buffers() if name not in kept}
+
+
+def restore_passing_buffers(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Give them the values that were saved."""
+    for name, buffer in passing_buffers(model).items():
+        buffer.copy_(saved[name])

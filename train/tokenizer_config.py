@@ -9,25 +9,11 @@ from pydantic import Field, model_validator
 
 from train.config import RunConfig
 from train.discriminator import DiscriminatorConfig
+from train.optimizers import OptimConfig
 from train.perceptual import PerceptualConfig
 from train.picture_config import TokenizerDataConfig
+from train.tokenizer_start import StartConfig
 from unitok.config import UniTokConfig
-
-
-class StartConfig(RunConfig):
-    """Weights to start from; without any, training is from scratch."""
-
-    tokenizer: str | None = None  # `nano`, a folder or a hub name, of the same sizes
-    clip: str | None = None  # name of a ViTamin CLIP in open_clip: encoder and text tower start so
-    clip_weights: str | None = None  # open_clip's name of its weights, or a safetensors file
-
-    @model_validator(mode="after")
-    def _check_source(self) -> "StartConfig":
-        if self.tokenizer is not None and self.clip is not None:
-            raise ValueError("init_from takes a tokenizer or a clip, not both; leave one out")
-        if (self.clip is None) != (self.clip_weights is None):
-            raise ValueError("init_from.clip and init_from.clip_weights need each other; give both")
-        return self
 
 
 class BatchConfig(RunConfig):
@@ -77,18 +63,6 @@ class LossWeights(RunConfig):
                 "of l1, l2, edge and lpips a weight, or set gan to 0"
             )
         return self
-
-
-class OptimConfig(RunConfig):
-    """AdamW, its rate warmed up and then lowered along a cosine."""
-
-    lr: float = Field(default=5e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-6
-    weight_decay: float = 0.02  # but none on biases and other one-dimensional tensors
-    warmup_share: float = Field(default=0.01, ge=0, le=1)  # of the steps
-    final_lr_share: float = Field(default=0.1, ge=0, le=1)  # of lr, where the cosine ends
-    clip_grad: float = Field(default=10.0, gt=0)
 
 
 class AdversaryConfig(RunConfig):

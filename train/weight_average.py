@@ -9,14 +9,17 @@ import copy
 import torch
 from torch import nn
 
+from unitok.model import UniTok
+
 WARMUP = 10  # updates: before there are many, the average must not remember the first weights
 
 
 class WeightAverage:
     """A copy of a model that follows it slowly."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+    def __init__(self, model: UniTok, decay: float) -> None:
+        self.model = copy.deepcopy(model)
+        self.model.requires_grad_(False).eval()
         self.decay = decay
 
     @torch.no_grad()

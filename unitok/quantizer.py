@@ -81,7 +81,7 @@ class MultiCodebookQuantizer(nn.Module):
         )
 
     def similarities(self, latents_BLC: Tensor) -> Tensor:
-        """Cosines (B * L, K, V) of latents (B, L, C) with all entries: much memory, in one piece."""
+        """Cosines (B * L, K, V) of latents (B, L, C) with all entries: a large tensor."""
         z_NKD = self._split(latents_BLC).flatten(0, 1)
         with torch.autocast(z_NKD.device.type, enabled=False):
             return torch.einsum("nkd,kvd->nkv", z_NKD, self._unit_codebooks())

@@ -1,0 +1,163 @@
+"""Train the image tokenizer, on one device or many.
+
+    python -m train.tokenizer train/configs/tokenizer_nano.yaml output=runs/tokenizer
+    torchrun --nproc_per_node 8 -m train.tokenizer CONFIG.yaml
+
+A run folder holds config.yaml, log.jsonl, checkpoints/, samples/, the trackers' files, and in the
+end model/ (and model_ema/), which `from_pretrained` and `init_from.tokenizer` take.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from torch import nn
+
+from mllm.console import announce, say, user_errors
+from train.config import load_config, prepare_run_folder
+from train.discriminator import outline_discriminator
+from train.perceptual import PerceptualLoss
+from train.tokenizer_config import TokenizerConfig
+from train.tokenizer_data import TokenizerData
+from train.tokenizer_dry_run import describe_run
+from train.tokenizer_preview import Preview
+from train.tokenizer_start import initial_model
+from train.tokenizer_trainer import TokenizerTrainer
+from train.trackers import check_trackers
+from unitok.model import UniTok
+
+MODEL_FOLDER = "model"
+AVERAGE_FOLDER = "model_ema"
+PREVIEW_SEED = -1  # no sample of the training has it
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def train_tokenizer(config: TokenizerConfig, *, resume: bool = False) -> bool:
+    """One run; returns False when a signal stopped it before its end (state is saved)."""
+    check_trackers(config.watch.report_to)
+    accelerator = build_accelerator(config)
+    data = open_data(config, accelerator)
+    preview = open_preview(config, accelerator)
+    with accelerator.main_process_first():
+        if accelerator.is_main_process:
+            prepare_run_folder(config, Path(config.output), resume=resume)
+        set_seed(config.seed)
+        model = initial_model(config.model, config.init_from)
+    trainer = TokenizerTrainer(config, model, accelerator=accelerator, data=data, preview=preview)
+    if resume:
+        trainer.resume()
+    accelerator.init_trackers("trackers", init_kwargs={"tensorboard": {"purge_step": trainer.step}})
+    finished = trainer.run()
+    if finished and accelerator.is_main_process:
+        save_result(trainer)
+    accelerator.end_training()
+    return finished
+
+
+def build_accelerator(config: TokenizerConfig) -> Accelerator:
+    return Accelerator(
+        cpu=config.device == "cpu",
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with=list(config.watch.report_to),
+        project_dir=config.output,
+        # The quantizer keeps its statistics alike itself; nothing else changes buffers.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def open_data(config: TokenizerConfig, accelerator: Accelerator) -> TokenizerData:
+    """The share of this process; ValueError for a batch that cannot be shared."""
+    share = config.batch.size / accelerator.num_processes
+    part = share / config.batch.accumulation
+    if part % config.batch.decode_every:
+        raise ValueError(
+            f"batch.size {config.batch.size} over {accelerator.num_processes} processes and "
+            f"{config.batch.accumulation} accumulation steps gives parts of {part:g} pictures, "
+            f"expected a multiple of {config.batch.decode_every}, as one of so many is decoded"
+        )
+    return TokenizerData(
+        config.data,
+        model_config=config.model,
+        batch_size=config.batch.size,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        num_workers=config.num_workers,
+        seed=config.seed,
+    )
+
+
+def open_preview(config: TokenizerConfig, accelerator: Accelerator) -> Preview:
+    """The first pictures of an order of their own, read again at every start."""
+    data = TokenizerData(
+        config.data,
+        model_config=config.model,
+        batch_size=config.watch.num_samples,
+        num_workers=0,
+        seed=PREVIEW_SEED,
+    )
+    pixels = next(data.batches(0)).pixels
+    return Preview(pixels.to(accelerator.device), Path(config.output))
+
+
+def save_result(trainer: TokenizerTrainer) -> None:
+    """The trained weights, and their average."""
+    trainer.model.save_pretrained(trainer.folder / MODEL_FOLDER)
+    if trainer.average is not None:
+        trainer.average.model.save_pretrained(trainer.folder / AVERAGE_FOLDER)
+
+
+def dry_run(config: TokenizerConfig, processes: int) -> Iterator[str]:
+    """What a run would do, line by line; nothing is written and no weight is read."""
+    judges: dict[str, nn.Module] = {}
+    with torch.device("meta"):
+        model = UniTok(config.model)
+        if config.weights.lpips:
+            unread = config.perceptual.model_copy(update={"weights": "random"})
+            judges["lpips"] = PerceptualLoss(unread)
+        if config.weights.gan:
+            judges["discriminator"] = outline_discriminator(config.adversary.network)
+    yield from describe_run(config, model, judges=judges, processes=processes)
+
+
+@app.command(
+    help="Train an image tokenizer.\n\n"
+    "Example: python -m train.tokenizer train/configs/tokenizer_nano.yaml output=runs/tokenizer"
+)
+def main(
+    config: Annotated[Path, typer.Argument(help="YAML of the run")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings, such as optim.lr=1e-4")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in the output folder")] = False,
+    only_describe: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the run would do")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="For --dry-run: processes (GPUs) on all machines")
+    ] = 1,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    with nullcontext() if debug else user_errors():
+        settings = load_config(TokenizerConfig, config, overrides or [])
+        if only_describe:
+            for line in dry_run(settings, processes):
+                say(line)
+            return
+        finished = train_tokenizer(settings, resume=resume)
+    announce(
+        f"the tokenizer is in {settings.output}/{MODEL_FOLDER}"
+        if finished
+        else "stopped and saved; go on with --resume"
+    )
+
+
+if __name__ == "__main__":
+    app()
