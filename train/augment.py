@@ -30,9 +30,10 @@ def augment(
     cutout: float = CUTOUT,
     blur_sigma: float = 0.0,
 ) -> Tensor:
-    """Augmented pixels (B, 3, H, W) float32, of those in [-1, 1] and a sample's seeds (B,).
+    """Augmented pixels (B, 3, H, W) float32, of those in [-1, 1].
 
-    `translation` and `cutout` are shares of the sides. A picture is moved first, over mid grey,
+    `seeds` are the samples' own, (B,) int64 on the same device; `translation` and `cutout` are
+    shares of the sides. A picture is moved first, over mid grey,
     then its colours change; what is cut out last is mid grey again. Values may leave [-1, 1].
     """
     pixels = blur(pixels, blur_sigma) if blur_sigma > 0 else pixels.float()

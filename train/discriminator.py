@@ -1,7 +1,7 @@
 """The tokenizer's discriminator: small convolutional heads that read a frozen DINOv2-S.
 
-A projected discriminator as in StyleGAN-T, arXiv 2301.09515, with the sizes of UniTok's: a head for
-each of five depths, of which each gives one logit per patch.
+A projected discriminator as in StyleGAN-T, arXiv 2301.09515, with the sizes of UniTok's: five heads
+read five depths, and each gives a logit per patch.
 
 Shapes: B samples, L patches, C backbone width, N logits of a sample.
 """
@@ -36,13 +36,14 @@ NUM_GROUPS = 32  # of the heads' norms
 HEAD_WIDTH = 9  # patches that a head's convolution sees, row after row
 SLOPE = 0.2
 INIT_GAIN = 0.5
+RANDOM_ATTENTION_WIDTH = 32
 MIN_SIDE = 2 * PATCH_SIZE  # circular padding needs half a HEAD_WIDTH of patches
 
 
 class RandomViT(RunConfig):
     """A small backbone with random weights, one head per block: to try a recipe, not to use it."""
 
-    width: int = Field(gt=0, multiple_of=NUM_GROUPS)  # an attention head for every 32
+    width: int = Field(gt=0, multiple_of=NUM_GROUPS)
     depth: int = Field(gt=0)
 
 
@@ -71,8 +72,9 @@ class Discriminator(nn.Module):
     def forward(self, pixels: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Logits (B, N) of pixels (B, 3, H, W) in [-1, 1]: high for pictures.
 
-        With a sample's seeds (B,), half of the samples are cropped at random and the others are
-        resized, so that both details and the whole count; without, all are resized.
+        With the samples' seeds (B,), on the same device, half of the samples are cropped at random
+        and the others are resized, so that both details and the whole count; without, all are
+        resized. The same seed gives the same crop.
         """
         features = self.features(fit_patches(pixels, seeds))
         logits = [head(each) for head, each in zip(self.heads, features, strict=True)]
@@ -189,7 +191,7 @@ def _build_random_vit(config: RandomViT) -> VisionTransformer:
             patch_size=PATCH_SIZE,
             embed_dim=config.width,
             depth=config.depth,
-            num_heads=config.width // NUM_GROUPS,
+            num_heads=config.width // RANDOM_ATTENTION_WIDTH,
             num_classes=0,
             dynamic_img_size=True,
         )

@@ -1,7 +1,7 @@
 """Losses of the tokenizer, one function each. Pixels are (B, 3, H, W) in [-1, 1].
 
-A loss over a batch that is split over processes, averaged over them as DDP averages gradients,
-is the loss over the whole batch. Where samples are compared with each other, the function says how.
+A loss over a batch that is split evenly over processes, averaged over them as DDP averages
+gradients, is the loss over the whole batch: what compares samples with each other gathers them.
 """
 
 import torch
@@ -66,7 +66,8 @@ def hinge_generator_loss(fake_logits: Tensor) -> Tensor:
 def consistency_loss(augmented_logits: Tensor, logits: Tensor) -> Tensor:
     """Mean squared change of logits (B, N) by augmentation; arXiv 2002.04724.
 
-    Balanced: for real pictures and for drawn ones. Gradients flow into both sides.
+    Balanced when it is added up for real pictures and for reconstructions. Gradients flow into
+    both sides.
     """
     return F.mse_loss(augmented_logits.float(), logits.float())
 
