@@ -53,7 +53,7 @@ class WebdatasetConfig(RunConfig):
     urls: Annotated[Columns, Field(min_length=1)]
     text: Columns = ()  # fields of the .json that hold captions; none: the .txt
     resampled: bool = False  # tars are drawn with replacement, not each once in a cycle
-    shuffle: int = Field(default=1000, ge=0)  # samples held in memory; 0: all in their order
+    shuffle: int = Field(default=1000, ge=0)  # samples each worker holds; 0: all in their order
 
 
 PictureSourceConfig = Annotated[

@@ -84,7 +84,9 @@ class TokenizerData:
         seed: int = 0,
     ) -> None:
         """`batch_size` is that of all processes together; each has `num_workers` of its own."""
-        self.layout = BatchLayout(batch_size, rank, world_size, num_workers)
+        self.layout = BatchLayout(
+            batch_size, rank=rank, world_size=world_size, num_workers=num_workers
+        )
         self.num_skipped = 0  # bad samples of this process, since the run began
         self._source = open_pictures(
             config.source, layout=self.layout, image_size=model_config.image_size, seed=seed

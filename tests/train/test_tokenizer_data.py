@@ -8,7 +8,9 @@ from typing import Any
 import datasets
 import pytest
 import torch
+import yaml
 
+from tests.train.runs import ROOT
 from tests.train.tiny_pictures import (
     EVERY_CHANCE,
     NANO,
@@ -21,6 +23,7 @@ from tests.train.tiny_pictures import (
     write_folder,
 )
 from tests.train.tiny_sources import write_lines, write_parquet, write_saved_dataset
+from train.picture_config import CropConfig, TokenizerDataConfig
 from train.scene_data import TokenizerBatches
 
 
@@ -37,6 +40,14 @@ def test_a_batch_has_pixels_ids_and_seeds(folder):
     assert batch.text_ids.shape == (4, 48)
     assert batch.text_ids.dtype == batch.seeds.dtype == torch.int64
     assert len(set(batch.seeds.tolist())) == 4
+
+
+def test_a_batch_moves_as_a_whole():
+    (batch,) = take(build_data(SCENES), 1)
+    moved = batch.to("meta")
+    assert {moved.pixels.device.type, moved.text_ids.device.type, moved.seeds.device.type} == {
+        "meta"
+    }
 
 
 @pytest.fixture(params=["scenes", "folder", "parquet", "saved"])
@@ -254,3 +265,14 @@ def test_a_wrong_line_of_captions_is_named(folder, row, message):
     write_lines(folder["path"] / "captions.jsonl", [row])
     with pytest.raises(ValueError, match=message):
         build_data(folder)
+
+
+def test_the_documented_settings_are_accepted():
+    text = (ROOT / "docs" / "tokenizer_data.md").read_text(encoding="utf-8")
+    blocks = [yaml.safe_load(block.split("```")[0]) for block in text.split("```yaml\n")[1:]]
+    configs = [TokenizerDataConfig.model_validate({"source": SCENES, **block}) for block in blocks]
+    kinds = [config.source.kind for config in configs[:-1]]
+    assert kinds == ["webdataset", "table", "folder", "scenes"]
+    shown = configs[-1].crop
+    assert shown.ratio == pytest.approx(CropConfig().ratio, abs=1e-4)
+    assert shown.model_copy(update={"ratio": CropConfig().ratio}) == CropConfig()
