@@ -181,7 +181,8 @@ def outline_discriminator(config: DiscriminatorConfig) -> Discriminator:
     """One of the same layers, whose backbone's weights are not read: to count parameters."""
     if config.random_backbone is not None:
         return build_discriminator(config)
-    return Discriminator(timm.create_model(BACKBONE, dynamic_img_size=True), DEPTHS)
+    backbone: VisionTransformer = timm.create_model(BACKBONE, dynamic_img_size=True)
+    return Discriminator(backbone, DEPTHS)
 
 
 def _build_random_vit(config: RandomViT) -> VisionTransformer:

@@ -1,7 +1,6 @@
 """Optimizers: the nano recipe's, and AdamW as the tokenizer training has it."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -67,10 +66,10 @@ def build_adamw(
     groups = decay_groups(
         [param for param in model.parameters() if param.requires_grad], settings.weight_decay
     )
-    adamw = partial(
-        torch.optim.AdamW, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
-    )
-    return ZeroRedundancyOptimizer(groups, optimizer_class=adamw) if zero1 else adamw(groups)
+    options: dict[str, Any] = {"lr": settings.lr, "betas": settings.betas, "eps": settings.eps}
+    if zero1:
+        return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, fused=True, **options)
+    return torch.optim.AdamW(groups, fused=True, **options)
 
 
 def decay_groups(params: Sequence[Tensor], weight_decay: float) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def build_accelerator(config: TokenizerConfig) -> Accelerator:
     return Accelerator(
         cpu=config.device == "cpu",
         mixed_precision="bf16" if config.precision == "bf16" else "no",
-        log_with=list(config.watch.report_to),
+        log_with=list(config.watch.report_to) or None,
         project_dir=config.output,
         # The quantizer keeps its statistics alike itself; nothing else changes buffers.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
