@@ -16,7 +16,7 @@ from typing import Annotated
 import torch
 import typer
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 
 from mllm.console import announce, say, user_errors
@@ -67,8 +67,6 @@ def build_accelerator(config: TokenizerConfig) -> Accelerator:
         mixed_precision="bf16" if config.precision == "bf16" else "no",
         log_with=list(config.watch.report_to) or None,
         project_dir=config.output,
-        # The quantizer keeps its statistics alike itself; nothing else changes buffers.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
 
 

@@ -249,13 +249,6 @@ class TokenizerTrainer:
         state = self.checkpoints.load_newest()
         if state is None:
             return
-        processes = state["processes"]
-        if len(processes) != self.accelerator.num_processes:
-            raise ValueError(
-                f"step {state['step']} was saved by {len(processes)} processes, now there are "
-                f"{self.accelerator.num_processes}; resume with {len(processes)}, or start a new "
-                "run from the weights with init_from.tokenizer"
-            )
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         restore_passing_buffers(self.model, state["passing_buffers"])
@@ -264,7 +257,8 @@ class TokenizerTrainer:
             self.adversary.load_state_dict(state["adversary"])
         if self.average is not None:
             self.average.model.load_state_dict(state["average"])
-        own = processes[self.accelerator.process_index]
+        processes = state["processes"]  # of another number, data that are streamed refuse
+        own = processes[self.accelerator.process_index % len(processes)]
         self.data.load_state_dict(own["data"])
         torch.set_rng_state(own["random"])
         self.log.cut_back(self.step)
