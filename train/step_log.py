@@ -58,7 +58,12 @@ class StepLog:
     def show(self, picture: Image.Image, *, name: str, step: int) -> None:
         """Give a picture to the trackers."""
         for tracker in self.accelerator.trackers:
-            tracker.log_images({f"{name}/samples": [np.asarray(picture)]}, step=step)
+            key = f"{name}/samples"
+            if tracker.name == "tensorboard":
+                pixels = np.asarray(picture)[None]
+                tracker.log_images({key: pixels}, step=step, dataformats="NHWC")
+            else:
+                tracker.log_images({key: [picture]}, step=step)
 
     def cut_back(self, step: int) -> None:
         """Forget the lines after a step, which a resumed run writes again."""

@@ -123,6 +123,10 @@ class TokenizerTrainer:
                 )
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value / len(parts)
+        sums["skipped_samples"] = torch.tensor(
+            float(self.data.num_skipped * self.accelerator.num_processes),
+            device=self.accelerator.device,
+        )
         found = self._mean_over_processes(sums)
         self._check_finite(found)
         norms = self._update()
@@ -218,7 +222,6 @@ class TokenizerTrainer:
             values |= self.clock.rates(
                 self.step, self.config.steps, per_step=self.config.batch.size
             )
-            values["skipped_samples"] = float(self.data.num_skipped)
             self.log.write(values, step=self.step, num_steps=self.config.steps)
 
     def _sample(self) -> dict[str, float]:

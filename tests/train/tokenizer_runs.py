@@ -26,15 +26,20 @@ def smoke_config(output: Path, *changes: str) -> TokenizerConfig:
     return load_config(TokenizerConfig, SMOKE, [f"output={output}", *changes])
 
 
-def run_here(config: TokenizerConfig, *, resume: bool = False) -> bool:
-    """`train.tokenizer` in this process; accelerate would keep the settings of the run before."""
+def forget_accelerate() -> None:
+    """Its settings belong to the process: the next run would be refused others."""
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def run_here(config: TokenizerConfig, *, resume: bool = False) -> bool:
+    """`train.tokenizer` in this process."""
+    forget_accelerate()
     return train.tokenizer.train_tokenizer(config, resume=resume)
 
 
 def build_trainer(config: TokenizerConfig) -> TokenizerTrainer:
     """A trainer at step 0, without a run folder."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    forget_accelerate()
     torch.manual_seed(config.seed)
     accelerator: Accelerator = build_accelerator(config)
     return TokenizerTrainer(

@@ -1,4 +1,4 @@
-"""`train.tokenizer` whose first process is stopped or killed in the middle: STEP SIGNAL CONFIG..."""
+"""`train.tokenizer` whose first process gets a signal in a step: STEP SIGNAL CONFIG..."""
 
 import os
 import signal
