@@ -1,6 +1,7 @@
 """Checkpoints that are one file each: checkpoints/step_000500.pt, of which the newest are kept."""
 
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,11 @@ class StepCheckpoints:
             logger.info("no checkpoint in %s yet, starting at step 0", self.folder)
             return None
         try:
-            state: dict[str, Any] = torch.load(paths[-1], map_location="cpu", weights_only=True)
+            check_content(paths[-1])
+            # Mapped, or each process of a machine would hold all of it.
+            state: dict[str, Any] = torch.load(
+                paths[-1], map_location="cpu", weights_only=True, mmap=True
+            )
         except Exception as error:  # torch raises many kinds for a damaged file
             raise RuntimeError(
                 f"cannot read checkpoint {paths[-1]} ({error}); delete it to go on from the one "
@@ -47,6 +52,14 @@ class StepCheckpoints:
             ) from error
         logger.info("resumed %s", paths[-1])
         return state
+
+
+def check_content(checkpoint: Path) -> None:
+    """Raise ValueError for content that is not what was written: torch does not look."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} in it is wrong")
 
 
 def passing_buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -91,8 +91,10 @@ def open_data(config: TokenizerConfig, accelerator: Accelerator) -> TokenizerDat
     )
 
 
-def open_preview(config: TokenizerConfig, accelerator: Accelerator) -> Preview:
-    """The first pictures of an order of their own, read again at every start."""
+def open_preview(config: TokenizerConfig, accelerator: Accelerator) -> Preview | None:
+    """For the main process: the first pictures of an order of their own, the same at any start."""
+    if not accelerator.is_main_process:
+        return None
     data = TokenizerData(
         config.data,
         model_config=config.model,

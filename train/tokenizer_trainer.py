@@ -49,8 +49,9 @@ class TokenizerTrainer:
         *,
         accelerator: Accelerator,
         data: TokenizerData,
-        preview: Preview,
+        preview: Preview | None,
     ) -> None:
+        """`preview` is the main process's."""
         self.config = config
         self.model = model
         self.accelerator = accelerator
@@ -229,6 +230,7 @@ class TokenizerTrainer:
         models = {"eval": self.model}
         if self.average is not None:
             models["ema"] = self.average.model
+        assert self.preview is not None
         for name, model in models.items():
             grid, measured = self.preview.measure(model, name=name)
             self.preview.save(grid, name=name, step=self.step)
@@ -250,8 +252,11 @@ class TokenizerTrainer:
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
         state = self.checkpoints.load_newest()
-        if state is None:
-            return
+        if state is not None:
+            self._restore(state)
+        self.log.cut_back(self.step)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         restore_passing_buffers(self.model, state["passing_buffers"])
@@ -264,7 +269,6 @@ class TokenizerTrainer:
         own = processes[self.accelerator.process_index % len(processes)]
         self.data.load_state_dict(own["data"])
         torch.set_rng_state(own["random"])
-        self.log.cut_back(self.step)
 
     def _shared_state(self) -> dict[str, Any]:
         return {

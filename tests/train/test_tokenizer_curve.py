@@ -32,18 +32,23 @@ pytestmark = pytest.mark.slow
 
 
 def launch(
-    output: Path, *options: str, processes: int = 1, stop: tuple[int, str] | None = None
+    folder: Path, *options: str, processes: int = 1, stop: tuple[int, str] | None = None
 ) -> int:
-    """Run the recipe with its checkpoints; returns the exit code."""
+    """Run the recipe in `folder`/run and keep its checkpoints; returns the exit code."""
     module = ["tests.train.tokenizer_stopped", *map(str, stop)] if stop else ["train.tokenizer"]
-    command = [*module, str(SMOKE), f"output={output}", SAVED, *options]
+    command = [*module, str(SMOKE), "output=run", SAVED, *options]
     if processes > 1:
-        run_processes(*command, processes=processes)
+        run_processes(*command, processes=processes, folder=folder)
         return 0
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", *command], env=environment, capture_output=True, check=False
-    ).returncode
+    result = subprocess.run(
+        [sys.executable, "-m", *command],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        check=False,
+    )
+    return result.returncode
 
 
 def windows(log: list[dict[str, float]], name: str) -> list[float]:
@@ -55,9 +60,9 @@ def windows(log: list[dict[str, float]], name: str) -> list[float]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The undisturbed run of one process."""
-    output = tmp_path_factory.mktemp("curve") / "run"
-    assert launch(output) == 0
-    return output
+    folder = tmp_path_factory.mktemp("curve")
+    assert launch(folder) == 0
+    return folder / "run"
 
 
 def test_the_curve_is_the_golden_one(whole: Path) -> None:
@@ -89,7 +94,7 @@ def test_two_processes_follow_the_curve_of_one(start: int, whole: Path, tmp_path
     for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
         if start == 0 or int(checkpoint.stem.split("_")[1]) > start:
             checkpoint.unlink()
-    launch(tmp_path / "run", "--resume", processes=2, stop=(start + 8, "SIGTERM"))
+    launch(tmp_path, "--resume", processes=2, stop=(start + 8, "SIGTERM"))
     expected, got = (read_log(run)[start : start + 8] for run in (whole, tmp_path / "run"))
     assert len(got) == 8
     for single, double in zip(expected, got, strict=True):
@@ -102,9 +107,8 @@ def test_two_processes_follow_the_curve_of_one(start: int, whole: Path, tmp_path
 def test_a_run_that_is_killed_and_resumed_is_the_same_bit_for_bit(
     name: str, code: int, whole: Path, tmp_path: Path
 ) -> None:
-    output = tmp_path / "run"
-    assert launch(output, stop=(75, name)) == code
-    newest = sorted((output / "checkpoints").iterdir())[-1].name
+    assert launch(tmp_path, stop=(75, name)) == code
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1].name
     assert newest == ("step_000075.pt" if name == "SIGTERM" else "step_000050.pt")
-    assert launch(output, "--resume") == 0
-    assert_same_run(whole, output)
+    assert launch(tmp_path, "--resume") == 0
+    assert_same_run(whole, tmp_path / "run")

@@ -1,7 +1,7 @@
 """The tokenizer's training on its smallest scale: every loss, exact resume, what learns."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -104,13 +104,23 @@ def test_a_run_stopped_by_a_signal_and_resumed_is_the_same_bit_for_bit(
     assert_same_run(whole, tmp_path / "run")
 
 
+def cut_off(content: bytes) -> bytes:
+    return content[:-1000]
+
+
+def change_one_byte(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [cut_off, change_one_byte])
 def test_a_damaged_checkpoint_is_named_and_nothing_starts_afresh(
-    whole: Path, tmp_path: Path
+    damage: Callable[[bytes], bytes], tmp_path: Path
 ) -> None:
     config = smoke_config(tmp_path / "run", *SHORT, "steps=2")
     run_here(config)
     newest = tmp_path / "run" / "checkpoints" / "step_000002.pt"
-    newest.write_bytes(newest.read_bytes()[:-1000])
+    newest.write_bytes(damage(newest.read_bytes()))
     with pytest.raises(RuntimeError, match=r"cannot read checkpoint .*step_000002\.pt .*delete it"):
         run_here(config, resume=True)
 
