@@ -63,11 +63,11 @@ class Adversary:
             views.append(augment(pictures, view_seeds[1]))
         logits = self.wrapped(torch.cat(views), torch.cat(view_seeds)).split(len(pictures))
         real, fake = logits[0].chunk(2)
-        values = {"discriminator": hinge_discriminator_loss(real, fake)}
-        loss = values["discriminator"]
+        loss = hinge_discriminator_loss(real, fake)
+        values = {"loss/discriminator": loss}
         if self.config.consistency:
-            values["consistency"] = consistency_loss(logits[1], logits[0])
-            loss = loss + self.config.consistency * values["consistency"]
+            values["loss/consistency"] = consistency_loss(logits[1], logits[0])
+            loss = loss + self.config.consistency * values["loss/consistency"]
         self.accelerator.backward(loss * share)
         values |= {"logits_real": real.float().mean(), "logits_fake": fake.float().mean()}
         return {name: value.detach() for name, value in values.items()}

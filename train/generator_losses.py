@@ -72,7 +72,8 @@ class GeneratorLosses:
             term, values["clip"] = self._contrastive(output, cache, share=share)
             surrogate = surrogate + self.weights.clip * term
         values = {name: value.detach() for name, value in values.items()}
-        return surrogate, {"loss": self._weighted_sum(values, step), **values}
+        named = {_logged_name(name): value for name, value in values.items()}
+        return surrogate, {"loss": self._weighted_sum(values, step), **named}
 
     def _latent_losses(self, output: UniTokOutput) -> tuple[Tensor, dict[str, Tensor]]:
         """Of the quantizer, whose losses are followed back in the usual way."""
@@ -148,6 +149,10 @@ def freeze_idle(model: UniTok, weights: LossWeights) -> None:
         idle.append(model.post_quant_proj)
     for module in idle:
         module.requires_grad_(False)
+
+
+def _logged_name(name: str) -> str:
+    return f"loss/{name}" if name in LossWeights.model_fields else name
 
 
 def _sum_by(weights: LossWeights, values: Mapping[str, Tensor]) -> Tensor:

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 # In log.jsonl and the trackers only: there is one value for each codebook.
 QUIET = "/codebook_"
+MEASURED = ("eval/", "ema/")  # by looking at pictures, not by training
 
 
 class StepClock:
@@ -52,7 +53,10 @@ class StepLog:
             file.write(json.dumps(record) + "\n")
         shown = " ".join(f"{k} {rounded(v)}" for k, v in values.items() if QUIET not in k)
         logger.info("%d/%d %s", step, num_steps, shown)
-        named = {name if "/" in name else f"train/{name}": v for name, v in values.items()}
+        named = {
+            name if name.startswith(MEASURED) else f"train/{name}": value
+            for name, value in values.items()
+        }
         self.accelerator.log(named, step=step)
 
     def show(self, picture: Image.Image, *, name: str, step: int) -> None:

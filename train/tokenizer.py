@@ -34,6 +34,7 @@ from unitok.model import UniTok
 
 MODEL_FOLDER = "model"
 AVERAGE_FOLDER = "model_ema"
+TRACKED = "tokenizer"  # folder of TensorBoard's files, and project of W&B
 PREVIEW_SEED = -1  # no sample of the training has it
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -45,15 +46,16 @@ def train_tokenizer(config: TokenizerConfig, *, resume: bool = False) -> bool:
     accelerator = build_accelerator(config)
     data = open_data(config, accelerator)
     preview = open_preview(config, accelerator)
-    with accelerator.main_process_first():
-        if accelerator.is_main_process:
-            prepare_run_folder(config, Path(config.output), resume=resume)
+    with accelerator.main_process_first():  # what is downloaded is there for the others
         set_seed(config.seed)
         model = initial_model(config.model, config.init_from)
     trainer = TokenizerTrainer(config, model, accelerator=accelerator, data=data, preview=preview)
+    with accelerator.main_process_first():  # all that may be missing was found: begin the folder
+        if accelerator.is_main_process:
+            prepare_run_folder(config, trainer.folder, resume=resume)
     if resume:
         trainer.resume()
-    accelerator.init_trackers("trackers", init_kwargs={"tensorboard": {"purge_step": trainer.step}})
+    start_trackers(trainer)
     finished = trainer.run()
     if finished and accelerator.is_main_process:
         save_result(trainer)
@@ -104,6 +106,15 @@ def open_preview(config: TokenizerConfig, accelerator: Accelerator) -> Preview |
     )
     pixels = next(data.batches(0)).pixels
     return Preview(pixels.to(accelerator.device), Path(config.output))
+
+
+def start_trackers(trainer: TokenizerTrainer) -> None:
+    """TensorBoard forgets what it was told of steps that are taken again."""
+    settings = {
+        "tensorboard": {"purge_step": trainer.step},
+        "wandb": {"name": trainer.folder.name, "dir": str(trainer.folder)},
+    }
+    trainer.accelerator.init_trackers(TRACKED, init_kwargs=settings)
 
 
 def save_result(trainer: TokenizerTrainer) -> None:

@@ -18,14 +18,17 @@ from tests.train.runs import ROOT, run_processes
 from tests.train.tokenizer_runs import SMOKE, assert_same_run, read_log
 
 GOLDEN = ROOT / "tests" / "goldens" / "tokenizer_curve"  # the log.jsonl of such a run
-LOSSES = ("loss", "l1", "l2", "edge", "lpips", "vq", "clip", "entropy")
-JUDGED = ("gan", "discriminator", "consistency", "adaptive_weight")
+LOSSES = (
+    "loss",
+    *(f"loss/{name}" for name in ("l1", "l2", "edge", "lpips", "vq", "clip", "entropy")),
+)
+JUDGED = ("loss/gan", "loss/discriminator", "loss/consistency", "adaptive_weight")
 WINDOW = 50  # steps
 # Relative, over 8 steps from one state; measured on two processes: 4e-5.
 SAME = 1e-3
 # Relative, of the windows' means; measured on two processes: 0.05, and these.
 LIKE = 0.15
-LESS_LIKE = {"lpips": 0.5, "edge": 0.3}  # measured: 0.24 and 0.13
+LESS_LIKE = {"loss/lpips": 0.5, "loss/edge": 0.3}  # measured: 0.24 and 0.13
 SAVED = "watch.keep_checkpoints=4"  # those of steps 50, 100, 150 and 200
 
 pytestmark = pytest.mark.slow
@@ -78,12 +81,12 @@ def test_the_curve_is_the_golden_one(whole: Path) -> None:
 def test_each_loss_falls_or_stays_in_its_bounds(whole: Path) -> None:
     log = read_log(whole)
     for name in ("l1", "l2", "lpips", "vq", "clip", "entropy", "gan", "consistency"):
-        means = windows(log, name)
+        means = windows(log, f"loss/{name}")
         assert means[-1] < 0.96 * means[0] if means[0] > 0 else means[-1] < means[0], name
-    discriminator = windows(log, "discriminator")
+    discriminator = windows(log, "loss/discriminator")
     assert all(1.5 < value < 2.1 for value in discriminator)  # 2 where it cannot tell
-    assert all(0.015 <= line["adaptive_weight"] <= 1e4 for line in log if "gan" in line)
-    assert next(line["step"] for line in log if "gan" in line) == 51
+    assert all(0.015 <= line["adaptive_weight"] <= 1e4 for line in log if "loss/gan" in line)
+    assert next(line["step"] for line in log if "loss/gan" in line) == 51
     assert log[-1]["usage/mean"] > 60  # percent of the entries
 
 

@@ -37,16 +37,19 @@ def test_a_dry_run_says_everything_and_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "bytes_each"),
-    [(("ema_decay=null",), 16), (("ema_decay=0.9",), 20), (("ema_decay=null", "zero1=true"), 10)],
+    ("changes", "learning_bytes", "all_bytes"),
+    [
+        (("ema_decay=null",), 4 + 4 + 8, 0),  # weight, gradient, two moments
+        (("ema_decay=0.9",), 4 + 4 + 8, 4),  # and the average
+        (("ema_decay=null", "zero1=true"), 4 + 4 + 8 / 4, 0),  # moments of a fourth
+    ],
 )
 def test_memory_counts_gradients_moments_and_averages(
-    changes: tuple[str, ...], bytes_each: int, tmp_path: Path
+    changes: tuple[str, ...], learning_bytes: float, all_bytes: int, tmp_path: Path
 ) -> None:
     config = smoke_config(tmp_path, *changes)
     with torch.device("meta"):
         model = UniTok(config.model)
     learning, total = count(model)
     needed = fixed_memory(config, model, learning=learning, total=total, processes=4)
-    frozen = (total - learning) * (bytes_each - 4) - 4 * (total - learning) * ("ema" in changes[0])
-    assert needed == pytest.approx(total * bytes_each, abs=16 * (total - learning) + abs(frozen))
+    assert needed == learning_bytes * learning + 4 * (total - learning) + all_bytes * total

@@ -76,5 +76,5 @@ def test_accumulation_on_two_processes_keeps_the_contrastive_loss(tmp_path: Path
     launch(tmp_path / "run", *changes, "batch.accumulation=2")
     logs = (read_log(tmp_path / name) for name in ("single", "run"))
     for first, second in zip(*logs, strict=True):
-        for name in ("loss", "clip", "l1", "vq", "logit_scale", "grad_norm"):
+        for name in ("loss", "loss/clip", "loss/l1", "loss/vq", "logit_scale", "grad_norm"):
             assert second[name] == pytest.approx(first[name], rel=SAME), name

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -72,7 +73,8 @@ def gradients(trainer: TokenizerTrainer) -> dict[str, Tensor | None]:
 def test_a_run_logs_every_loss_and_leaves_weights_averages_and_samples(whole: Path) -> None:
     log = read_log(whole)
     assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6]
-    assert {"loss", "lr", "grad_norm", "discriminator", "consistency"} | LOSSES <= log[0].keys()
+    assert {f"loss/{name}" for name in LOSSES} <= log[0].keys()
+    assert {"loss", "lr", "grad_norm", "loss/discriminator", "loss/consistency"} <= log[0].keys()
     assert {"usage/codebook_3", "perplexity/codebook_3", "grad_norm/discriminator"} <= log[0].keys()
     assert {"eval/psnr", "ema/psnr"} <= log[2].keys()
     assert sorted(path.name for path in (whole / "samples").iterdir()) == [
@@ -87,7 +89,7 @@ def test_a_run_logs_every_loss_and_leaves_weights_averages_and_samples(whole: Pa
 def test_the_logged_loss_is_the_weighted_sum_of_its_terms(whole: Path) -> None:
     weights = smoke_config(whole).weights
     last = read_log(whole)[-1]  # the discriminator counts in full
-    terms = {name: getattr(weights, name) * last[name] for name in LOSSES}
+    terms = {name: getattr(weights, name) * last[f"loss/{name}"] for name in LOSSES}
     terms["gan"] *= last["adaptive_weight"]
     assert last["loss"] == pytest.approx(sum(terms.values()), rel=1e-5)
 
@@ -123,6 +125,25 @@ def test_a_damaged_checkpoint_is_named_and_nothing_starts_afresh(
     newest.write_bytes(damage(newest.read_bytes()))
     with pytest.raises(RuntimeError, match=r"cannot read checkpoint .*step_000002\.pt .*delete it"):
         run_here(config, resume=True)
+
+
+def test_tensorboard_gets_values_and_samples(tmp_path: Path) -> None:
+    changes = ("steps=1", "watch.report_to=[tensorboard]")
+    assert run_here(smoke_config(tmp_path / "run", *SHORT, *changes))
+    events = EventAccumulator(str(tmp_path / "run" / "tokenizer"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"train/loss", "train/loss/clip", "train/usage/mean", "eval/psnr"} <= set(
+        tags["scalars"]
+    )
+    assert set(tags["images"]) == {"eval/samples", "ema/samples"}
+
+
+def test_what_is_missing_is_said_before_there_is_a_run_folder(tmp_path: Path) -> None:
+    missing = f"adversary.network={{weights: {tmp_path / 'none'}}}"
+    with pytest.raises(FileNotFoundError, match="no DINOv2 weights at"):
+        run_here(smoke_config(tmp_path / "run", *SHORT, missing))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_resumed_run_keeps_its_settings(whole: Path) -> None:
@@ -177,7 +198,7 @@ def test_a_loss_that_is_not_finite_is_named_and_no_weight_is_changed(tmp_path: P
     before = trainer.model.projection.weight.clone()
     batch = next(trainer.data.batches(0))
     batch.pixels[0] = float("nan")
-    with pytest.raises(RuntimeError, match=r"step 0: .*\bl1 is nan.*--resume goes on"):
+    with pytest.raises(RuntimeError, match=r"step 0: .*\bloss/l1 is nan.*--resume goes on"):
         trainer._train_step(trainer._parts(batch))
     assert torch.equal(trainer.model.projection.weight, before)
 
@@ -203,7 +224,7 @@ def test_bfloat16_stays_near_float32(whole: Path, tmp_path: Path) -> None:
     trainer = build_trainer(smoke_config(tmp_path, *SHORT, "precision=bf16"))
     values = trainer._train_step(trainer._parts(next(trainer.data.batches(0))))
     expected = read_log(whole)[0]
-    for name in ("l1", "l2", "clip"):
+    for name in ("loss/l1", "loss/l2", "loss/clip"):
         assert values[name] == pytest.approx(expected[name], rel=0.03)  # measured: 0.01
 
 
