@@ -11,7 +11,7 @@ from mllm.pipeline import Pipeline
 from train import embed, scene_data
 from train.config import load_config
 from train.nano import DEFAULT_CONFIG, NanoConfig, app, start_run
-from train.tokenizer import train_tokenizer
+from train.nano_tokenizer import train_tokenizer
 from unitok.config import PRESETS
 from unitok.model import UniTok
 
