@@ -1,12 +1,10 @@
 """Features of whole folders of pictures, and what must be known about a folder to trust a FID."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -16,13 +14,13 @@ from PIL import Image
 from eval.fid_resize import RESIZES, ResizeName
 from eval.file_hashes import hash_lines
 from eval.inception import FeatureExtractor
+from mllm.read_ahead import read_batches
 
 # What clean-fid looks for, in both cases, except for arrays.
 SUFFIXES = frozenset(
     {".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"},
 )
 BATCH_SIZE = 32
-MAX_READERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,25 +79,29 @@ def _read_batches(
     paths: Sequence[Path], resize: ResizeName, *, batch_size: int
 ) -> Iterator[tuple[torch.Tensor, list[str]]]:
     """Pixels (B, 3, 299, 299) and the sizes of the files, read by several threads."""
-    with ThreadPoolExecutor(min(MAX_READERS, os.cpu_count() or 1)) as readers:
-        for start in range(0, len(paths), batch_size):
-            read = readers.map(lambda path: _read(path, resize), paths[start : start + batch_size])
-            pictures, sizes = zip(*read, strict=True)
-            yield torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), list(sizes)
+    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    for batch in read_batches(lambda path: _read(path, resize), batches):
+        pictures, sizes = zip(*batch, strict=True)
+        yield torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), list(sizes)
 
 
 def _read(path: Path, resize: ResizeName) -> tuple[NDArray, str]:
     """A resized picture (299, 299, 3), and the file's own size as text."""
-    try:
-        # Not turned upright and not laid over white: the official programs convert, no more.
-        with Image.open(path) as image:
-            picture = np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"cannot read the picture {path} ({error}); draw or copy it again") from (
-            error
-        )
+    picture = np.asarray(read_rgb(path))
     height, width = picture.shape[:2]
     return RESIZES[resize](picture), f"{width}x{height}"
+
+
+def read_rgb(file: Path | BinaryIO, name: object = None) -> Image.Image:
+    """An RGB picture as the official programs read it; errors name the file, or say `name`."""
+    try:
+        # Not turned upright and not laid over white: the official programs convert, no more.
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise ValueError(
+            f"cannot read the picture {name or file} ({error}); draw or copy it again"
+        ) from error
 
 
 def describe_folder(folder: Path, pictures: PictureFeatures) -> dict[str, Any]:
