@@ -3,7 +3,7 @@
 import struct
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,5 +49,5 @@ def _map_member(
         raise ValueError("it holds Python objects")
     if 0 in shape or not shape:
         return np.empty(shape, dtype)
-    order = "F" if is_fortran else "C"
+    order: Literal["F", "C"] = "F" if is_fortran else "C"
     return np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape, order=order)

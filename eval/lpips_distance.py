@@ -69,7 +69,7 @@ class LpipsDistance:
 def _build_network(weights: Mapping[str, Tensor]) -> Any:
     """The package's network in eval mode, its layers filled with AlexNet's."""
     try:
-        from lpips import LPIPS
+        from lpips import LPIPS  # type: ignore[import-untyped]
     except ImportError as error:
         raise RuntimeError(
             "LPIPS comes with the package lpips; run pip install lpips, or leave it out with "

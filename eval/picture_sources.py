@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,34 +34,42 @@ class PictureData:
     limit: int | None = None  # only so many, spread over the source
 
 
-class PictureSource(Protocol):
-    """Pictures by number."""
+class PictureSource:
+    """Pictures by number. Names are unique, usable as paths without a suffix."""
 
-    names: Sequence[str]  # unique, usable as paths without a suffix
-    labels: Sequence[int] | None  # None: the source has none
-    class_names: Sequence[str] | None  # of the labels; None: the source does not say
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        labels: Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        """Without `labels`, or without `class_names` for them, the source does not say."""
+        self.names = names
+        self.labels = labels
+        self.class_names = class_names
 
     def read(self, number: int) -> Image.Image:
         """Picture `number` in RGB."""
-        ...
+        raise NotImplementedError
 
 
-class FolderSource:
+class FolderSource(PictureSource):
     """Every picture file below a folder; if all lie in subfolders, those are the classes."""
 
     def __init__(self, folder: Path) -> None:
         # As torch-fidelity sorts the PNGs of the same names: the order decides Inception's splits.
-        paths = sorted(find_pictures(folder), key=lambda path: _stem(path, folder) + ".png")
-        self.names = [_stem(path, folder) for path in paths]
-        _check_unique(self.names, folder)
-        self._paths = paths
-        self.labels: list[int] | None = None
-        self.class_names: list[str] | None = None
-        if all("/" in name for name in self.names):
-            folders = [name.partition("/")[0] for name in self.names]
-            self.class_names = sorted(set(folders))
-            numbers = {name: number for number, name in enumerate(self.class_names)}
-            self.labels = [numbers[name] for name in folders]
+        self._paths = sorted(find_pictures(folder), key=lambda path: _stem(path, folder) + ".png")
+        names = [_stem(path, folder) for path in self._paths]
+        _check_unique(names, folder)
+        if not all("/" in name for name in names):
+            super().__init__(names)
+            return
+        folders = [name.partition("/")[0] for name in names]
+        class_names = sorted(set(folders))
+        numbers = {name: number for number, name in enumerate(class_names)}
+        labels = [numbers[name] for name in folders]
+        super().__init__(names, labels=labels, class_names=class_names)
 
     def read(self, number: int) -> Image.Image:
         return read_rgb(self._paths[number])
@@ -79,10 +87,8 @@ def _check_unique(names: Sequence[str], folder: Path) -> None:
         )
 
 
-class ArraySource:
+class ArraySource(PictureSource):
     """An .npz of uint8 pictures (N, H, W, 3), the only array or `arr_0`; labels in `arr_1`."""
-
-    class_names = None
 
     def __init__(self, path: Path) -> None:
         arrays = map_arrays(path)
@@ -93,16 +99,18 @@ class ArraySource:
                 f"{pictures.dtype} {pictures.shape}"
             )
         self._pictures = pictures
-        self.names = _row_names(len(pictures))
         labels = arrays.get(NPZ_LABELS)
-        is_label = labels is not None and labels.shape == (len(pictures),)
-        self.labels = labels.tolist() if labels is not None and is_label else None
+        is_labelled = labels is not None and labels.shape == (len(pictures),)
+        super().__init__(
+            _row_names(len(pictures)),
+            labels=labels.tolist() if labels is not None and is_labelled else None,
+        )
 
     def read(self, number: int) -> Image.Image:
         return Image.fromarray(np.array(self._pictures[number]))
 
 
-class TableSource:
+class TableSource(PictureSource):
     """A table of `datasets`: its first column of pictures, and the column `label` if it has one."""
 
     def __init__(self, table: Any, *, name: str) -> None:
@@ -117,10 +125,12 @@ class TableSource:
         self._name = name
         self._column = columns[0]
         self._table = table.cast_column(self._column, datasets.Image(decode=False))
-        self.names = _row_names(len(table))
         kind = table.features.get(LABEL_COLUMN)
-        self.labels = None if kind is None else table[LABEL_COLUMN][:]
-        self.class_names = getattr(kind, "names", None)
+        super().__init__(
+            _row_names(len(table)),
+            labels=None if kind is None else table[LABEL_COLUMN][:],
+            class_names=getattr(kind, "names", None),
+        )
 
     def read(self, number: int) -> Image.Image:
         stored = self._table[number][self._column]
@@ -133,16 +143,18 @@ def _row_names(number: int) -> list[str]:
     return [f"{row:06d}" for row in range(number)]
 
 
-class Selection:
+class Selection(PictureSource):
     """Some pictures of a source, in its order."""
 
     def __init__(self, source: PictureSource, numbers: Sequence[int]) -> None:
         self._source = source
         self._numbers = numbers
-        self.names = [source.names[number] for number in numbers]
-        self.class_names = source.class_names
         labels = source.labels
-        self.labels = None if labels is None else [labels[number] for number in numbers]
+        super().__init__(
+            [source.names[number] for number in numbers],
+            labels=None if labels is None else [labels[number] for number in numbers],
+            class_names=source.class_names,
+        )
 
     def read(self, number: int) -> Image.Image:
         return self._source.read(self._numbers[number])

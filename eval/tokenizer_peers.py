@@ -107,7 +107,7 @@ class VaePeer:
     """diffusers' AutoencoderKL; the mean of its latents is decoded, so that runs are repeatable."""
 
     image_size = VAE_SIZE
-    codebook_size = None
+    codebook_size: int | None = None
 
     def __init__(self, autoencoder: Any) -> None:
         self.autoencoder = autoencoder.eval()
