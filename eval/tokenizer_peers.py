@@ -80,7 +80,7 @@ class UniTokPeer:
         self.tokenizer = tokenizer
         self.fingerprint = tokenizer.fingerprint
         self.image_size = tokenizer.config.image_size
-        self.codebook_size = tokenizer.config.codebook_size
+        self.codebook_size: int | None = tokenizer.config.codebook_size
 
     def reconstruct(self, pixels: Tensor) -> Reconstruction:
         codes = self.tokenizer.encode(pixels.to(self.tokenizer.device))

@@ -34,6 +34,17 @@ def load_tokenizer(
         return UniTok.from_pretrained(folder, device=device, dtype=dtype)
 
 
+def compile_tokenizer(tokenizer: UniTok) -> None:
+    """Make `encode` and `decode` of many pictures of one size faster; the first takes minutes.
+
+    Changes how a tokenizer computes, not its weights or their names. The quantizer stays as it is:
+    codes must not depend on how products are fused.
+    """
+    tokenizer.to(memory_format=torch.channels_last)
+    for part in (tokenizer.encoder, tokenizer.decoder):
+        part.compile()
+
+
 def find_tokenizer(folder: Path) -> str:
     """The image tokenizer that a model's folder brings along, else the embedded one."""
     inside = folder / TOKENIZER_FOLDER
