@@ -18,7 +18,7 @@ def map_arrays(path: Path) -> dict[str, NDArray]:
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             arrays = {
-                Path(member.filename).stem: _map_member(archive, file, member, path)
+                Path(member.filename).stem: _map_member(archive, member, file=file, path=path)
                 for member in archive.infolist()
                 if member.filename.endswith(".npy")
             }
@@ -30,7 +30,7 @@ def map_arrays(path: Path) -> dict[str, NDArray]:
 
 
 def _map_member(
-    archive: zipfile.ZipFile, file: IO[bytes], member: zipfile.ZipInfo, path: Path
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, file: IO[bytes], path: Path
 ) -> NDArray:
     if member.compress_type != zipfile.ZIP_STORED:
         with archive.open(member) as stream:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.processes import own_items
+from eval.processes import Task, own_items, own_share, run_with_bar
+from mllm.console import announce
 from mllm.share import WHOLE, Share
 from unitok.files import atomic_write
 
@@ -54,3 +55,26 @@ class BatchParts:
 
     def _path(self, batch: range) -> Path:
         return self.folder / f"{batch.start:07d}-{batch.stop:07d}.npz"
+
+
+def fill_parts(parts: BatchParts, task: Task, description: str, *, num_processes: int) -> bool:
+    """Let `task` store what this command has to, in one process or in several.
+
+    Under torchrun, that is one share. True if no batch is missing afterwards.
+    """
+    share = own_share(num_processes)
+    num_done, num_items = parts.count(share)
+    announce(f"{description} {num_items - num_done} of {num_items} pictures")
+    # Also with nothing to do: the task refuses a folder that was begun with other settings.
+    run_with_bar(
+        task,
+        description,
+        num_done=num_done,
+        num_items=num_items,
+        num_processes=num_processes,
+        share=share,
+    )
+    num_done, num_items = parts.count()
+    if num_done < num_items:
+        announce(f"this process is done; others have {num_items - num_done} pictures to do")
+    return num_done == num_items

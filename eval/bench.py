@@ -135,7 +135,7 @@ def tokenizer(
         for variant in VARIANTS:
             announce(f"measuring {variant}")
             codes = speeds["plain"].codes if speeds else None
-            speeds[variant] = measure_apart(request, variant, codes)
+            speeds[variant] = measure_apart(request, variant, codes=codes)
     table = Table(title=f"{model}, {request.batch_size} at a time, {request.device}")
     for heading in ("half", "variant", "pictures/s", "ratio", "peak GiB"):
         table.add_column(heading, justify="right" if heading[0] in "pr" else "left")

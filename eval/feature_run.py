@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.batch_parts import BatchParts
+from eval.batch_parts import BatchParts, fill_parts
 from eval.file_hashes import hash_lines
 from eval.picture_sources import PictureData, describe_source, open_source
 from eval.precision import full_precision
-from eval.processes import CountDone, own_share, run_with_bar
+from eval.processes import CountDone
 from eval.result_folder import begin_folder
 from eval.tokenizer_peers import FeatureModel, load_feature_model, official_precision
-from mllm.console import announce
+from eval.versions import model_versions
 from mllm.devices import explain_out_of_memory
 from mllm.read_ahead import read_batches
 from mllm.share import Share, process_device
@@ -62,9 +62,11 @@ class FeatureRun:
             batch_size=config.batch_size,
         )
 
-    def measure(self, model: FeatureModel, share: Share, count_done: CountDone) -> None:
+    def measure(self, model: FeatureModel, share: Share, *, count_done: CountDone) -> None:
         """Compute what is missing of a share; a folder of other settings is refused."""
-        begin_folder(self.config.output, self._settings(model))
+        # A model may lie elsewhere than before: its fingerprint is what is compared.
+        remarks = {"model": self.config.model, "versions": model_versions()}
+        begin_folder(self.config.output, self._settings(model), remarks=remarks)
         missing = self.parts.missing(share)
         batches = read_batches(lambda number: model.prepare(self.source.read(number)), missing)
         for batch, prepared in zip(missing, batches, strict=True):
@@ -91,7 +93,6 @@ class FeatureRun:
         """All that decides the features, for JSON."""
         config = self.config
         return {
-            "model": config.model,
             "model_fingerprint": model.fingerprint,
             **describe_source(self.source, config.data),
             "labels_sha256": hash_lines(map(str, self.labels_N.tolist())),
@@ -112,26 +113,10 @@ class FeatureTask:
     def run(self, share: Share, count_done: CountDone) -> None:
         """Compute this process's share."""
         model = load_feature_model(self.config.model, device=process_device(self.config.device))
-        FeatureRun(self.config).measure(model, share, count_done)
+        FeatureRun(self.config).measure(model, share, count_done=count_done)
 
 
 def extract(run: FeatureRun, *, num_processes: int) -> bool:
-    """Compute what this command has to, in one process or in several; True if all is done then."""
-    share = own_share(num_processes)
-    num_done, num_items = run.parts.count(share)
-    announce(
-        f"encoding {num_items - num_done} of {num_items} pictures of {run.config.data.path} with "
-        f"{run.config.model}"
-    )
-    run_with_bar(
-        FeatureTask(run.config),
-        "encoding",
-        num_done=num_done,
-        num_items=num_items,
-        num_processes=num_processes,
-        share=share,
-    )
-    num_done, num_items = run.parts.count()
-    if num_done < num_items:
-        announce(f"this process is done; others have {num_items - num_done} pictures to do")
-    return num_done == num_items
+    """Compute what this command has to; True if all features are there then."""
+    description = f"{run.config.data.path}: encoding"
+    return fill_parts(run.parts, FeatureTask(run.config), description, num_processes=num_processes)

@@ -9,10 +9,10 @@ from eval.feature_run import FeatureConfig, FeatureRun, extract
 from eval.logistic_regression import Sweep, fit_best
 from eval.picture_commands import Device, NumProcesses, Output
 from eval.picture_sources import PictureData
-from eval.reconstruction import BatchSize, Limit
 from eval.report import BenchmarkReport, ItemCounts, ItemResult, print_report, write_report
 from eval.result_folder import SETTINGS_FILE
 from eval.scoring import percentage
+from eval.tokenizer_commands import BatchSize, Limit, Split
 from mllm.console import announce, quiet_libraries, say, user_errors
 from mllm.devices import choose_device
 from unitok.files import read_json
@@ -45,7 +45,7 @@ def learn(train: FeatureRun, *, num_classes: int, device: torch.device) -> Sweep
 
 
 def build_report(
-    sweep: Sweep, train: FeatureRun, test: FeatureRun, *, device: torch.device
+    sweep: Sweep, *, train: FeatureRun, test: FeatureRun, device: torch.device
 ) -> BenchmarkReport:
     """The accuracy in percent, and the guess for every test picture."""
     guesses = sweep.classifier.predict(torch.from_numpy(test.features()).to(device)).tolist()
@@ -60,11 +60,11 @@ def build_report(
             ItemResult(name, float(guess == label), details={"label": label, "guess": guess})
             for name, label, guess in zip(test.source.names, labels, guesses, strict=True)
         ),
-        settings=_describe(sweep, train, test),
+        settings=_describe(sweep, train=train, test=test),
     )
 
 
-def _describe(sweep: Sweep, train: FeatureRun, test: FeatureRun) -> dict[str, Any]:
+def _describe(sweep: Sweep, *, train: FeatureRun, test: FeatureRun) -> dict[str, Any]:
     """Settings of the test side as everywhere, those of the training side below them."""
     accuracies = {f"{key:g}": value for key, value in sweep.held_out_accuracies.items()}
     return {
@@ -85,8 +85,8 @@ def main(
     test: Annotated[str, typer.Argument(help="Labelled pictures of the same classes")],
     output: Output,
     model: Annotated[str, typer.Option(help="unitok:NAME or clip:NAME@WEIGHTS")] = "unitok:nano",
-    train_split: Annotated[str, typer.Option(help="Of a table that has several")] = "train",
-    test_split: Annotated[str, typer.Option(help="Of a table that has several")] = "validation",
+    train_split: Split = "train",
+    test_split: Split = "validation",
     limit: Limit = None,
     autocast: Annotated[bool, typer.Option(help="bfloat16 autocast, as for zero-shot")] = True,
     batch_size: BatchSize = 32,
@@ -110,7 +110,7 @@ def main(
             return
         chosen = choose_device(device)
         sweep = learn(learning, num_classes=num_classes, device=chosen)
-        report = build_report(sweep, learning, testing, device=chosen)
+        report = build_report(sweep, train=learning, test=testing, device=chosen)
         write_report(report, output / REPORT_FILE)
     print_report(report)
     say(f"penalty {sweep.penalty:g}; everything is in {output}")

@@ -186,9 +186,7 @@ def _open_table(data: PictureData) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise RuntimeError(f"{data.path} is a table; reading it needs pip install datasets") from (
-            error
-        )
+        raise RuntimeError("a table needs the package: pip install datasets") from error
     datasets.disable_progress_bars()
     if Path(data.path).is_dir():
         table = datasets.load_from_disk(data.path)

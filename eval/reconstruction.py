@@ -8,43 +8,18 @@ from typing import Annotated
 
 import typer
 
+from eval.batch_parts import fill_parts
 from eval.picture_commands import Device, NumProcesses, Output
 from eval.picture_sources import PictureData
-from eval.processes import own_share, run_with_bar
 from eval.reconstruction_report import GRID_FILE, finish
 from eval.reconstruction_run import ReconstructionConfig, ReconstructionRun, ReconstructionTask
 from eval.report import print_report
-from mllm.console import announce, quiet_libraries, say, user_errors
+from eval.tokenizer_commands import BatchSize, Data, Limit, Split
+from mllm.console import quiet_libraries, say, user_errors
 
 COMMAND = "python -m eval.reconstruction"
 
-Data = Annotated[
-    str, typer.Argument(help="Folder of pictures, .npz, .parquet, saved table or hub name")
-]
-Split = Annotated[str, typer.Option(help="Of a table that has several")]
-Limit = Annotated[
-    int | None, typer.Option(min=1, help="Only so many pictures, spread over the source")
-]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures at a time")]
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def reconstruct(config: ReconstructionConfig, *, num_processes: int) -> ReconstructionRun:
-    """Measure what this command has to, in one process or in several."""
-    run = ReconstructionRun(config)
-    share = own_share(num_processes)
-    num_done, num_items = run.parts.count(share)
-    announce(f"reconstructing {num_items - num_done} of {num_items} pictures with {config.model}")
-    run_with_bar(
-        ReconstructionTask(config),
-        "reconstructing",
-        num_done=num_done,
-        num_items=num_items,
-        num_processes=num_processes,
-        share=share,
-    )
-    return run
 
 
 @app.command(
@@ -83,10 +58,8 @@ def main(
             model, PictureData(data, split, limit), output, recipe, image_size, batch_size,
             device, dtype, rfid, lpips, inception, alexnet,
         )  # fmt: skip
-        run = reconstruct(config, num_processes=num_processes)
-        num_done, num_items = run.parts.count()
-        if num_done < num_items:
-            announce(f"this process is done; others have {num_items - num_done} pictures to do")
+        run, task = ReconstructionRun(config), ReconstructionTask(config)
+        if not fill_parts(run.parts, task, "reconstructing", num_processes=num_processes):
             return
         report = finish(run)
     print_report(report)

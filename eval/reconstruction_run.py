@@ -28,6 +28,7 @@ from eval.processes import CountDone
 from eval.result_folder import begin_folder
 from eval.ssim import ssim
 from eval.tokenizer_peers import Reconstructor, load_reconstructor
+from eval.versions import model_versions
 from mllm.devices import choose_dtype, explain_out_of_memory
 from mllm.pictures import save_png
 from mllm.read_ahead import read_batches
@@ -106,14 +107,16 @@ class ReconstructionRun:
             batch_size=config.batch_size,
         )
 
-    def measure(self, tools: Instruments, share: Share, count_done: CountDone) -> None:
+    def measure(self, tools: Instruments, share: Share, *, count_done: CountDone) -> None:
         """Reconstruct and measure what is missing of a share.
 
         A folder that was begun with other settings is refused. `count_done` is called with the
         number of pictures of each batch that is stored.
         """
         size = self.config.image_size or tools.peer.image_size
-        begin_folder(self.config.output, self._settings(tools, size))
+        # A model may lie elsewhere than before: its fingerprint is what is compared.
+        remarks = {"model": self.config.model, "versions": model_versions()}
+        begin_folder(self.config.output, self._settings(tools, size), remarks=remarks)
         missing = self.parts.missing(share)
         batches = read_batches(lambda number: self._prepare(number, size), missing)
         for batch, prepared in zip(missing, batches, strict=True):
@@ -131,13 +134,13 @@ class ReconstructionRun:
 
     def fit(self, number: int, size: int) -> Image.Image:
         """A picture of the source as the model takes it."""
-        return to_pil(self._pixels(self.source.read(number), number, size)[None])[0]
+        return to_pil(self._pixels(self.source.read(number), number, size=size)[None])[0]
 
     # -- inside ----------------------------------------------------------------------------------
 
     def _prepare(self, number: int, size: int) -> PreparedPicture:
         picture = self.source.read(number)
-        pixels = self._pixels(picture, number, size)
+        pixels = self._pixels(picture, number, size=size)
         reference = None
         if self.config.use_rfid:
             # Officially the whole source; after another recipe, what the model has seen of it.
@@ -146,7 +149,7 @@ class ReconstructionRun:
             reference = resize_tensorflow(np.asarray(seen))
         return PreparedPicture(pixels, reference, (picture.height, picture.width))
 
-    def _pixels(self, picture: Image.Image, number: int, size: int) -> Tensor:
+    def _pixels(self, picture: Image.Image, number: int, *, size: int) -> Tensor:
         try:
             return preprocess(picture, self.config.recipe, image_size=size)[0]
         except ValueError as error:
@@ -156,7 +159,6 @@ class ReconstructionRun:
         """All that decides the numbers, for JSON."""
         config, extractor, lpips = self.config, tools.extractor, tools.lpips
         return {
-            "model": config.model,
             "model_fingerprint": tools.peer.fingerprint,
             "codebook_size": tools.peer.codebook_size,
             **describe_source(self.source, config.data),
@@ -195,12 +197,12 @@ def measure_batch(
         arrays["lpips"] = tools.lpips.compare(pixels, stored).cpu().numpy()
     if tools.extractor is not None:
         references = [each.reference for each in prepared if each.reference is not None]
-        arrays.update(_look_at(tools.extractor, references, pictures))
+        arrays.update(_look_at(tools.extractor, pictures, references=references))
     return arrays, pictures
 
 
 def _look_at(
-    extractor: FeatureExtractor, references: Sequence[NDArray], pictures: Sequence[Image.Image]
+    extractor: FeatureExtractor, pictures: Sequence[Image.Image], *, references: Sequence[NDArray]
 ) -> dict[str, NDArray]:
     """Inception's features of both sides, and its logits of the reconstructions."""
     resized = [resize_tensorflow(np.asarray(picture)) for picture in pictures]
@@ -224,4 +226,4 @@ class ReconstructionTask:
     def run(self, share: Share, count_done: CountDone) -> None:
         """Measure this process's share."""
         run = ReconstructionRun(self.config)
-        run.measure(Instruments.load(self.config), share, count_done)
+        run.measure(Instruments.load(self.config), share, count_done=count_done)

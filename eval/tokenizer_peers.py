@@ -14,6 +14,7 @@ Shapes: B pictures, L visual tokens, K codebooks, E feature width.
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, Protocol
 
 import torch
@@ -29,6 +30,7 @@ from unitok.model import UniTok
 
 VAE_SIZE = 256  # pixels: what the paper measures it at
 VAE_FACTOR = 8  # pixels per latent and side
+MAX_REASON = 200  # characters of a library's error
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +121,7 @@ class VaePeer:
         try:
             from diffusers import AutoencoderKL
         except ImportError as error:
-            raise RuntimeError(
-                "sd-vae needs the package diffusers; run pip install diffusers"
-            ) from (error)
+            raise RuntimeError("sd-vae needs the package: pip install diffusers") from error
         expected = (
             "expected a folder or hub name of an AutoencoderKL, such as stabilityai/sd-vae-ft-mse"
         )
@@ -131,6 +131,8 @@ class VaePeer:
                     name, use_safetensors=True, torch_dtype=dtype
                 )
             except OSError as error:
+                if error.errno is not None:
+                    raise  # this machine's, such as a full disk
                 raise FileNotFoundError(f"no autoencoder called {name!r}; {expected}") from error
         return cls(loaded.to(device))
 
@@ -185,7 +187,8 @@ class ClipPeer:
                     force_quick_gelu=bool(settings.get("quick_gelu")),
                 )
             except RuntimeError as error:
-                raise FileNotFoundError(f"no usable weights of CLIP {name}: {error}") from error
+                reason = shorten(str(error), MAX_REASON)  # torch names every key
+                raise FileNotFoundError(f"no usable weights of CLIP {name}: {reason}") from error
         return cls(model, tokenizer=open_clip.get_tokenizer(architecture), transform=transform)
 
     def prepare(self, picture: Image.Image) -> Tensor:

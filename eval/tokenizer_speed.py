@@ -55,7 +55,7 @@ class Speed:
     pixels: NDArray  # (B, 3, H, W), decoded from the plain variant's codes
 
 
-def measure(request: SpeedRequest, variant: str, codes: NDArray | None = None) -> Speed:
+def measure(request: SpeedRequest, variant: str, *, codes: NDArray | None = None) -> Speed:
     """Encode fixed random pictures, then decode `codes`, or those of the pictures."""
     torch.set_num_threads(request.threads)
     device = torch.device(request.device)
@@ -97,10 +97,10 @@ def build_variant(request: SpeedRequest, variant: str) -> UniTok:
     return tokenizer
 
 
-def measure_apart(request: SpeedRequest, variant: str, codes: NDArray | None = None) -> Speed:
+def measure_apart(request: SpeedRequest, variant: str, *, codes: NDArray | None = None) -> Speed:
     """`measure` in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (request, variant, codes))
+        return pool.apply(measure, (request, variant), {"codes": codes})
 
 
 def agreement(first: Speed, second: Speed) -> float:

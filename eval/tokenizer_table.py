@@ -99,7 +99,7 @@ def build_table(reports: Reports) -> ScoreTable:
     ]
     columns = [column for column in COLUMNS if any(key[1] == column.benchmark for key in reports)]
     models = dict.fromkeys(model for model, _ in reports)
-    rows = [(model, "measured", *_measured(model, reports, columns)) for model in models]
+    rows = [(model, "measured", *_measured(model, reports, columns=columns)) for model in models]
     rows += _published_rows(published, columns)
     return ScoreTable(
         title=TITLE,
@@ -110,7 +110,7 @@ def build_table(reports: Reports) -> ScoreTable:
     )
 
 
-def _measured(model: str, reports: Reports, columns: Sequence[Column]) -> Iterator[str]:
+def _measured(model: str, reports: Reports, *, columns: Sequence[Column]) -> Iterator[str]:
     for column in columns:
         report = reports.get((model, column.benchmark))
         value = None if report is None else report.metrics[column.metric]

@@ -18,10 +18,10 @@ from eval.file_hashes import hash_lines
 from eval.picture_commands import Device, NumProcesses, Output
 from eval.picture_sources import PictureData
 from eval.precision import full_precision
-from eval.reconstruction import BatchSize, Data, Limit, Split
 from eval.report import BenchmarkReport, ItemCounts, ItemResult, print_report, write_report
 from eval.result_folder import SETTINGS_FILE
 from eval.scoring import percentage
+from eval.tokenizer_commands import BatchSize, Data, Limit, Split
 from eval.tokenizer_peers import FeatureModel, load_feature_model, official_precision
 from eval.zeroshot_classifier import (
     class_logits,
@@ -82,7 +82,7 @@ def _read_lines(path: Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def find_vectors(run: FeatureRun, texts: ClassTexts, model: FeatureModel) -> Tensor:
+def find_vectors(run: FeatureRun, texts: ClassTexts, *, model: FeatureModel) -> Tensor:
     """Class vectors (C, E), encoded once for a folder."""
     path = run.config.output / VECTORS_FILE
     if not path.is_file():
@@ -102,7 +102,7 @@ def find_vectors(run: FeatureRun, texts: ClassTexts, model: FeatureModel) -> Ten
         return torch.from_numpy(stored["vectors"])
 
 
-def build_report(run: FeatureRun, texts: ClassTexts, vectors: Tensor) -> BenchmarkReport:
+def build_report(run: FeatureRun, texts: ClassTexts, *, vectors: Tensor) -> BenchmarkReport:
     """Accuracies in percent, and the first guess for every picture."""
     logits = class_logits(torch.from_numpy(run.features()), vectors)
     accuracies = top_accuracies(logits, torch.from_numpy(run.labels_N))
@@ -173,7 +173,7 @@ def main(
         if not extract(run, num_processes=num_processes):
             return
         loaded = load_feature_model(model, device=choose_device(device))
-        report = build_report(run, texts, find_vectors(run, texts, loaded))
+        report = build_report(run, texts, vectors=find_vectors(run, texts, model=loaded))
         write_report(report, output / REPORT_FILE)
     print_report(report)
     say(f"everything is in {output}")

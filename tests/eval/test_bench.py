@@ -45,8 +45,8 @@ def request_tiny(tmp_path: Path) -> SpeedRequest:
 
 def test_variants_do_the_same_and_differ_in_precision(request_tiny: SpeedRequest) -> None:
     plain = measure(request_tiny, "plain")
-    same = measure(request_tiny, "float32", plain.codes)
-    fast = measure(request_tiny, "bfloat16", plain.codes)
+    same = measure(request_tiny, "float32", codes=plain.codes)
+    fast = measure(request_tiny, "bfloat16", codes=plain.codes)
     assert plain.codes.shape == (2, 4, 4)
     assert agreement(plain, same) == 1
     assert 0.8 < agreement(plain, fast) <= 1

@@ -74,7 +74,7 @@ def unitok_tools() -> Instruments:
 def measure(config, tools, *, shares=(WHOLE,)):
     run = ReconstructionRun(config)
     for share in shares:
-        run.measure(tools, share, lambda number: None)
+        run.measure(tools, share, count_done=lambda number: None)
     return run, finish(run)
 
 
@@ -177,6 +177,16 @@ def test_after_another_recipe_the_reference_is_what_the_model_saw(tmp_path):
     assert not any("whole sources" in note for note in report.notes)
 
 
+def test_another_size_than_the_model_s_is_measured_at_the_same_bits_per_pixel(tmp_path):
+    data = PictureData(str(write_pictures(tmp_path / "source", side=64)))
+    config = ReconstructionConfig("tiny", data, tmp_path / "results", image_size=64)
+    run, report = measure(config, unitok_tools())
+    assert Image.open(run.picture_path(0)).size == (64, 64)
+    assert run.parts.read()["codes"].shape == (NUM_PICTURES, 16, 4)
+    assert report.metrics["bits_per_pixel"] == 4 * 4 * 5 / SIZE**2
+    assert report.settings["image_size"] == 64
+
+
 def test_a_picture_below_the_size_is_named(config):
     Image.new("RGB", (20, 20)).save(Path(config.data.path) / "small.png")
     with pytest.raises(ValueError, match="cannot use small: the image must be at least 32x32"):
@@ -205,7 +215,7 @@ def test_a_run_goes_on_with_the_batches_that_are_missing(config):
     parts[1].unlink()
     assert run.parts.count() == (8, 11)
     counted: list[int] = []
-    run.measure(unitok_tools(), WHOLE, counted.append)
+    run.measure(unitok_tools(), WHOLE, count_done=counted.append)
     assert counted == [3]
     assert finish(run) == whole
     kept = [path.stat().st_mtime_ns for path in parts]

@@ -70,7 +70,7 @@ def run_app(app, *arguments, code=0):
 def measure(config, *shares):
     run = FeatureRun(config)
     for share in shares:
-        run.measure(UniTokPeer(build_tiny_tokenizer()), share, lambda number: None)
+        run.measure(UniTokPeer(build_tiny_tokenizer()), share, count_done=lambda number: None)
     return run
 
 
@@ -120,7 +120,7 @@ def test_the_nearest_class_is_the_guess(config):
     features = torch.from_numpy(run.features())
     # Vectors of three classes are features of theirs; two classes have changed places.
     vectors = features[[0, 4, 8, 16, 12]]
-    report = build_report(run, ClassTexts(NAMES, ("{}",)), vectors)
+    report = build_report(run, ClassTexts(NAMES, ("{}",)), vectors=vectors)
     guesses = (features @ vectors.T).argmax(dim=1)
     labels = torch.arange(5).repeat_interleave(4)
     assert report.metrics == {
