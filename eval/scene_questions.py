@@ -96,6 +96,23 @@ def sample_question(
             return scene, _ask(form, rng.choice(fitting), rng)
 
 
+def position_question(
+    a: SceneObject, b: SceneObject, *, names: Sequence[str], rng: random.Random
+) -> Question:
+    """Where `a` is, seen from `b`, in any wording; `names` tells them apart in the question."""
+    relation = clear_relation(a, b)
+    if relation is None:
+        raise ValueError(f"no relation holds clearly between {names[0]} and {names[1]}")
+    words = {"a": names[0], "b": names[1]}
+    form = rng.choice(_forms("position"))
+    if form.candidates is _side:
+        return _ask(form, {**words, "answer": _side_word(relation)}, rng)
+    claimed = relation if rng.random() < 0.5 else rng.choice(tuple(RELATION_WORDS))
+    phrase = rng.choice(RELATION_WORDS[claimed])
+    filled, _ = _yes_no({**words, "relation": phrase}, claimed == relation)
+    return _ask(form, filled, rng)
+
+
 def describe(scene: Scene, rng: random.Random) -> Question:
     """A request to describe the picture and a full sentence that does."""
     return Question("description", rng.choice(DESCRIBE), description(scene, rng))
@@ -240,7 +257,11 @@ def _side(scene: Scene) -> Iterator[Candidate]:
     for a, b, words in _pairs(scene, ("color", "shape")):
         relation = clear_relation(a, b)
         if relation:
-            yield _answered(words, relation.removesuffix(" of"))
+            yield _answered(words, _side_word(relation))
+
+
+def _side_word(relation: str) -> str:
+    return relation.removesuffix(" of")
 
 
 def _is_on_side(scene: Scene) -> Iterator[Candidate]:

@@ -150,7 +150,7 @@ class StageLoop:
             sampler=steps,
             num_workers=1,
             prefetch_factor=4,
-            worker_init_fn=_leave_signals_to_parent,
+            worker_init_fn=leave_signals_to_parent,
             generator=torch.Generator(),  # or starting it would disturb dropout's random state
         )
 
@@ -253,7 +253,8 @@ class StageLoop:
         logger.info("%s: resumed %s at step %d", self.name, checkpoints[-1], self.step)
 
 
-def _leave_signals_to_parent(worker: int) -> None:
+def leave_signals_to_parent(worker: int) -> None:
+    """For workers that load data: the process that they work for decides when to stop."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 

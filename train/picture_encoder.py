@@ -3,12 +3,14 @@
 import errno
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mllm.devices import explain_out_of_memory
@@ -47,6 +49,24 @@ class _Pending:
         if isinstance(self.sample, BadSample):
             return self.sample
         return EncodedSample(self.sample, tuple(codes for codes in self.codes if codes))
+
+
+def pixels_or_reason(
+    picture: Path | bytes, to_pixels: Callable[[Image.Image], Tensor]
+) -> Tensor | str:
+    """The pixels of a picture file, or why there are none.
+
+    A broken picture is its sample's fault; a broken disk ends the run, to be started again.
+    A reason must not change from run to run, hence no memory addresses.
+    """
+    try:
+        return to_pixels(load_image(picture))
+    except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        return MEMORY_ADDRESS.sub("", str(error))
+    except OSError as error:
+        if error.errno not in BAD_NAME_ERRORS:
+            raise
+        return f"no file can have the name {str(picture)[:100]}"
 
 
 class PictureEncoder:
@@ -104,19 +124,8 @@ class PictureEncoder:
         return entry
 
     def _load(self, picture: Path | bytes) -> Loaded:
-        """A broken picture is its sample's fault; a broken disk ends the run, to be started again.
-
-        A reason must not change from run to run, hence no memory addresses.
-        """
-        try:
-            size = self.tokenizer.config.image_size
-            return preprocess(load_image(picture), self.recipe, image_size=size)
-        except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
-            return MEMORY_ADDRESS.sub("", str(error))
-        except OSError as error:
-            if error.errno not in BAD_NAME_ERRORS:
-                raise
-            return f"no file can have the name {str(picture)[:100]}"
+        size = self.tokenizer.config.image_size
+        return pixels_or_reason(picture, partial(preprocess, recipe=self.recipe, image_size=size))
 
     def _collect(
         self,

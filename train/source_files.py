@@ -22,11 +22,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from train.tar_members import is_read, split_member
 from unitok.files import atomic_write, read_json
 
 ROWS_AT_A_TIME = 64  # rows with pictures in them are large
-PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-MEMBER_SUFFIXES = (*PICTURE_SUFFIXES, "txt", "json")  # of a tar; others are left unread
 KEY = "__key__"  # column of a tar's samples: their common name
 
 Row = Mapping[str, Any]
@@ -338,12 +337,10 @@ def _walk_tar(path: Path) -> tuple[list[tuple[str, dict[str, tuple[int, int]]]],
 def _add_member(
     samples: list[tuple[str, dict[str, tuple[int, int]]]], member: tarfile.TarInfo
 ) -> None:
-    folder, _, name = member.name.rpartition("/")
-    stem, _, suffix = name.partition(".")
-    if not member.isreg() or not stem or not suffix:
+    key, suffix = split_member(member)
+    if not key:
         return
-    key = f"{folder}/{stem}" if folder else stem
     if not samples or samples[-1][0] != key:
         samples.append((key, {}))
-    if suffix.lower().rpartition(".")[2] in MEMBER_SUFFIXES:
-        samples[-1][1][suffix.lower()] = (member.offset_data, member.size)
+    if is_read(suffix):
+        samples[-1][1][suffix] = (member.offset_data, member.size)

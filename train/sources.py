@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -28,19 +28,20 @@ from train.source_config import (
 )
 from train.source_files import (
     KEY,
-    PICTURE_SUFFIXES,
     BadRow,
     Row,
     Table,
     open_table,
     open_tars,
 )
+from train.tar_members import PICTURE_SUFFIXES
 
 IMAGE_MARK = "<image>"  # where a picture stands in the text of a conversation
 ROLES = {"system": "system", "human": "user", "gpt": "assistant"}  # LLaVA's and ours
 MAX_QUOTED = 60  # characters of a wrong value in a message
 
 RawPicture: TypeAlias = Path | bytes | PictureCodes
+Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Source:
     def __init__(
         self, config: SourceConfig, table: Table, convert: Callable[[str, Row], RawSample]
     ) -> None:
-        """`convert` makes a sample of its id and row; its ValueError is why the sample is bad."""
+        """`convert` as in `convert_row`."""
         self.config = config
         self._table = table
         self._convert = convert
@@ -79,17 +80,24 @@ class Source:
     def read(self, start: int, stop: int) -> Iterator[RawSample | BadSample]:
         """The samples `start` to `stop - 1`, read as they are asked for."""
         for number, row in enumerate(self._table.read(start, stop), start=start):
-            yield self._sample(f"{number:09d}", row)
+            yield convert_row(row, f"{number:09d}", self._convert)
 
-    def _sample(self, number: str, row: Row | BadRow) -> RawSample | BadSample:
-        if isinstance(row, BadRow):
-            return BadSample(row.name or number, row.reason)
-        given = row.get("id", row.get(KEY))
-        name = number if given is None or given == "" else str(given)
-        try:
-            return self._convert(_checked_text(name), row)
-        except ValueError as error:
-            return BadSample(_printable(name), _printable(str(error)))
+
+def convert_row(
+    row: Row | BadRow, number: str, convert: Callable[[str, Row], Sample]
+) -> Sample | BadSample:
+    """`convert(id, row)`; its ValueError is why the sample is bad.
+
+    A row without an id of its own is called `number`.
+    """
+    if isinstance(row, BadRow):
+        return BadSample(row.name or number, row.reason)
+    given = row.get("id", row.get(KEY))
+    name = number if given is None or given == "" else str(given)
+    try:
+        return convert(_checked_text(name), row)
+    except ValueError as error:
+        return BadSample(_printable(name), _printable(str(error)))
 
 
 def open_source(
@@ -108,14 +116,14 @@ def open_source(
     if isinstance(config, WebdatasetConfig):
         tars = open_tars(config.path, index_folder=index_folder, first=first, limit=limit)
         return Source(config, tars, partial(_tar_sample, config))
-    _check_folder(getattr(config, "images", None))
+    check_folder(getattr(config, "images", None))
     if isinstance(config, DatasetsConfig):
         table = open_table(config.path, split=config.split, subset=config.subset)
-        _check_columns(config.path, table, [config.image, *config.text])
+        check_columns(config.path, table, [config.image, *config.text])
         return Source(config, table, partial(_table_sample, config))
     if isinstance(config, TextConfig):
         table = open_table(config.path, split=config.split, subset=config.subset)
-        _check_columns(config.path, table, [config.text])
+        check_columns(config.path, table, [config.text])
         return Source(config, table, partial(_document, config))
     table = open_table(config.path)
     if isinstance(config, LlavaConfig):
@@ -137,6 +145,56 @@ def conversation_messages(turns: Any, num_pictures: int) -> list[Message]:
     if not any(turn["role"] == "assistant" and turn["content"] for turn in turns_only):
         raise ValueError("no text: the conversation has no answer to learn from")
     return messages
+
+
+def tar_pair(row: Row, fields: Sequence[str]) -> tuple[bytes, tuple[str, ...]]:
+    """Picture and captions of a tar's sample: in `fields` of its .json, or its .txt without them.
+
+    Raises ValueError for a sample that lacks one of them.
+    """
+    pictures = [row[key] for key in row if key.rpartition(".")[2] in PICTURE_SUFFIXES]
+    if len(pictures) != 1:
+        raise ValueError(f"{len(pictures)} pictures under the name, expected one")
+    if fields:
+        return pictures[0], _captions(_json_member(row), fields)
+    if "txt" not in row:
+        raise ValueError("no text: no .txt under the name; name the captions' .json fields in text")
+    return pictures[0], _captions({"txt": row["txt"].decode("utf-8")}, ("txt",))
+
+
+def table_pair(
+    row: Row, *, image: str, text: Sequence[str], images: Path | None
+) -> tuple[bytes | Path, tuple[str, ...]]:
+    """Picture and captions of a table's row, by their columns; names of pictures are in `images`.
+
+    Raises ValueError for a row that lacks one of them.
+    """
+    texts = _captions(row, text)
+    value = row.get(image)
+    if isinstance(value, Mapping):  # as the `datasets` library stores pictures
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes) and value:
+        return value, texts
+    if isinstance(value, str) and value:
+        return (images or Path()) / value, texts
+    raise ValueError(f"no picture in {image!r}, got {_quoted(value)}")
+
+
+def check_folder(images: Path | None) -> None:
+    """Raise FileNotFoundError for a folder of pictures that is not there."""
+    if images is not None and not images.is_dir():
+        raise FileNotFoundError(f"no folder of pictures at {images}; check `images`")
+
+
+def check_columns(path: str, table: Table, columns: Sequence[str]) -> None:
+    """Raise ValueError for a column that the table lacks, where tables have columns."""
+    if table.columns is None:
+        return
+    if missing := [column for column in columns if column not in table.columns]:
+        raise ValueError(
+            f"{path} has no column {missing[0]!r}, only {', '.join(table.columns)}; "
+            "name the right ones in the source"
+        )
 
 
 def read_official_codes(
@@ -168,21 +226,12 @@ def _llava_sample(config: LlavaConfig, name: str, row: Row) -> RawSample:
 
 
 def _tar_sample(config: WebdatasetConfig, name: str, row: Row) -> RawSample:
-    pictures = [row[key] for key in row if key.rpartition(".")[2] in PICTURE_SUFFIXES]
-    if len(pictures) != 1:
-        raise ValueError(f"{len(pictures)} pictures under the name, expected one")
-    if config.text:
-        texts = _captions(_json_member(row), config.text)
-    elif "txt" in row:
-        texts = _captions({"txt": row["txt"].decode("utf-8")}, ("txt",))
-    else:
-        raise ValueError("no text: no .txt under the name; name the captions' .json fields in text")
-    return RawSample(name, config.task, texts=texts, pictures=(pictures[0],))
+    picture, texts = tar_pair(row, config.text)
+    return RawSample(name, config.task, texts=texts, pictures=(picture,))
 
 
 def _table_sample(config: DatasetsConfig, name: str, row: Row) -> RawSample:
-    texts = _captions(row, config.text)
-    picture = _stored_picture(row.get(config.image), config)
+    picture, texts = table_pair(row, image=config.image, text=config.text, images=config.images)
     return RawSample(name, config.task, texts=texts, pictures=(picture,))
 
 
@@ -251,17 +300,6 @@ def _json_member(row: Row) -> dict[str, Any]:
     return content
 
 
-def _stored_picture(value: Any, config: DatasetsConfig) -> RawPicture:
-    """Bytes, a file name, or both as the `datasets` library stores them."""
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes) and value:
-        return value
-    if isinstance(value, str) and value:
-        return (config.images or Path()) / value
-    raise ValueError(f"no picture in {config.image!r}, got {_quoted(value)}")
-
-
 def _parse_codes(value: Any, num_codebooks: int, codebook_size: int) -> list[PictureCodes]:
     try:
         codes = np.array(json.loads(value) if isinstance(value, str) else value)
@@ -284,21 +322,6 @@ def _parse_codes(value: Any, num_codebooks: int, codebook_size: int) -> list[Pic
         )
     codes_BLK = torch.from_numpy(codes_BKL.astype(np.int64)).transpose(1, 2)
     return [PictureCodes(codes_LK.contiguous(), (side, side)) for codes_LK in codes_BLK]
-
-
-def _check_folder(images: Path | None) -> None:
-    if images is not None and not images.is_dir():
-        raise FileNotFoundError(f"no folder of pictures at {images}; check `images`")
-
-
-def _check_columns(path: str, table: Table, columns: Sequence[str]) -> None:
-    if table.columns is None:
-        return
-    if missing := [column for column in columns if column not in table.columns]:
-        raise ValueError(
-            f"{path} has no column {missing[0]!r}, only {', '.join(table.columns)}; "
-            "name the right ones in the source"
-        )
 
 
 def _quoted(value: Any) -> str:
