@@ -124,19 +124,23 @@ def tokenizer(
     seconds: Annotated[float, typer.Option(min=0, help="Of each measurement, at least")] = 10.0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
-    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile ours")] = True,
+    compiled: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Compile ours; by default on CUDA only"),
+    ] = None,
 ) -> None:
     quiet_libraries()
     with user_errors():
-        request = SpeedRequest(
-            model, image_size, batch_size, seconds, str(choose_device(device)), threads, compiled
-        )
+        where = choose_device(device).type
+        use_compile = where == "cuda" if compiled is None else compiled
+        request = SpeedRequest(model, image_size, batch_size, seconds, where, threads, use_compile)
         speeds: dict[str, Speed] = {}
         for variant in VARIANTS:
             announce(f"measuring {variant}")
             codes = speeds["plain"].codes if speeds else None
             speeds[variant] = measure_apart(request, variant, codes=codes)
-    table = Table(title=f"{model}, {request.batch_size} at a time, {request.device}")
+    form = "ours compiled" if use_compile else "nothing compiled"
+    table = Table(title=f"{model}, {batch_size} at a time, {where}, {threads} threads, {form}")
     for heading in ("half", "variant", "pictures/s", "ratio", "peak GiB"):
         table.add_column(heading, justify="right" if heading[0] in "pr" else "left")
     for row in speed_rows(speeds):

@@ -35,10 +35,10 @@ def load_tokenizer(
 
 
 def compile_tokenizer(tokenizer: UniTok) -> None:
-    """Make `encode` and `decode` of many pictures of one size faster; the first takes minutes.
+    """Compile encoder and decoder, for many pictures of one size; the first one takes minutes.
 
-    Changes how a tokenizer computes, not its weights or their names. The quantizer stays as it is:
-    codes must not depend on how products are fused.
+    Weights and their names stay. So does the quantizer: which entry is nearest must not depend on
+    how products are fused. Meant for GPUs; on a CPU, embedded nano gained nothing by it.
     """
     tokenizer.to(memory_format=torch.channels_last)
     for part in (tokenizer.encoder, tokenizer.decoder):

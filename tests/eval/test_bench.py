@@ -40,7 +40,7 @@ def test_more_questions_than_there_are_is_an_error(tmp_path: Path) -> None:
 @pytest.fixture
 def request_tiny(tmp_path: Path) -> SpeedRequest:
     build_tiny_tokenizer().save_pretrained(tmp_path / "tiny")
-    return SpeedRequest(str(tmp_path / "tiny"), batch_size=2, seconds=0, use_compile=False)
+    return SpeedRequest(str(tmp_path / "tiny"), batch_size=2, seconds=0)
 
 
 def test_variants_do_the_same_and_differ_in_precision(request_tiny: SpeedRequest) -> None:
@@ -71,12 +71,13 @@ def test_the_command_compares_all_variants_with_the_plain_one(
 ) -> None:
     monkeypatch.setattr(bench, "measure_apart", measure)
     options = ["--model", request_tiny.model, "--batch-size", 2, "--seconds", 0, "--device", "cpu"]
-    said = run(*options, "--no-compile", command="tokenizer")
+    said = run(*options, command="tokenizer")
     for variant in VARIANTS:
         assert f"measuring {variant}" in said
     assert "float32: 100.00% of sub-codes as plain" in said
     assert "bfloat16: " in said
     assert "peak GiB" in said
+    assert "2 at a time, cpu, 1 threads, nothing compiled" in " ".join(said.split())
 
 
 @pytest.mark.slow

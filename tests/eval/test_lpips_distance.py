@@ -37,7 +37,7 @@ def test_the_distance_is_that_of_the_package_with_the_given_backbone(weights):
 
 def test_weights_that_lack_a_layer_are_refused(weights):
     others = {key: each for key, each in weights.items() if key != "features.3.bias"}
-    with pytest.raises(ValueError, match=r"the weights of AlexNet lack features\.3\.bias; https"):
+    with pytest.raises(ValueError, match=r"the backbone's weights lack features\.3\.bias"):
         LpipsDistance(others, sha256="0")
 
 
