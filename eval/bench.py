@@ -92,6 +92,16 @@ def vqa(
     say(f"{num_same} of {questions} answers are the same")
 
 
+def measure_variants(request: SpeedRequest) -> dict[str, Speed]:
+    """Every variant by its name; all decode the codes of the plain one, which comes first."""
+    speeds: dict[str, Speed] = {}
+    for variant in VARIANTS:
+        announce(f"measuring {variant}")
+        codes = speeds["plain"].codes if speeds else None
+        speeds[variant] = measure_apart(request, variant, codes=codes)
+    return speeds
+
+
 def speed_rows(speeds: Mapping[str, Speed]) -> list[list[str]]:
     """Encode and decode of every variant beside the plain one."""
     plain = speeds["plain"]
@@ -134,11 +144,7 @@ def tokenizer(
         where = choose_device(device).type
         use_compile = where == "cuda" if compiled is None else compiled
         request = SpeedRequest(model, image_size, batch_size, seconds, where, threads, use_compile)
-        speeds: dict[str, Speed] = {}
-        for variant in VARIANTS:
-            announce(f"measuring {variant}")
-            codes = speeds["plain"].codes if speeds else None
-            speeds[variant] = measure_apart(request, variant, codes=codes)
+        speeds = measure_variants(request)
     form = "ours compiled" if use_compile else "nothing compiled"
     table = Table(title=f"{model}, {batch_size} at a time, {where}, {threads} threads, {form}")
     for heading in ("half", "variant", "pictures/s", "ratio", "peak GiB"):

@@ -3,7 +3,7 @@
 Shapes: N pictures, B of a batch, E feature width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -18,6 +18,7 @@ from eval.file_hashes import hash_lines
 from eval.picture_sources import PictureData, describe_source, open_source
 from eval.precision import full_precision
 from eval.processes import CountDone
+from eval.report import ItemResult
 from eval.result_folder import begin_folder
 from eval.tokenizer_peers import FeatureModel, load_feature_model, official_precision
 from eval.versions import model_versions
@@ -102,6 +103,14 @@ class FeatureRun:
             "autocast": "bfloat16" if config.use_autocast else None,
             **config.more_settings,
         }
+
+
+def verdicts(run: FeatureRun, guesses: Sequence[int]) -> tuple[ItemResult, ...]:
+    """Of every picture whether its guessed label is right, 1 or 0."""
+    return tuple(
+        ItemResult(name, float(guess == label), details={"label": label, "guess": guess})
+        for name, label, guess in zip(run.source.names, run.labels_N.tolist(), guesses, strict=True)
+    )
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from eval.feature_run import FeatureConfig, FeatureRun, extract
+from eval.feature_run import FeatureConfig, FeatureRun, extract, verdicts
 from eval.logistic_regression import Sweep, fit_best
 from eval.picture_commands import Device, NumProcesses, Output
 from eval.picture_sources import PictureData
-from eval.report import BenchmarkReport, ItemCounts, ItemResult, print_report, write_report
+from eval.report import BenchmarkReport, ItemCounts, print_report, write_report
 from eval.result_folder import SETTINGS_FILE
-from eval.scoring import percentage
+from eval.scoring import accuracy
 from eval.tokenizer_commands import BatchSize, Limit, Split
 from mllm.console import announce, quiet_libraries, say, user_errors
 from mllm.devices import choose_device
@@ -49,17 +49,13 @@ def build_report(
 ) -> BenchmarkReport:
     """The accuracy in percent, and the guess for every test picture."""
     guesses = sweep.classifier.predict(torch.from_numpy(test.features()).to(device)).tolist()
-    labels = test.labels_N.tolist()
-    num_right = sum(map(int.__eq__, guesses, labels))
-    sizes = (len(train.labels_N), len(labels))
+    items = verdicts(test, guesses)
+    sizes = (len(train.labels_N), len(items))
     return BenchmarkReport(
         benchmark=BENCHMARK if sizes == NUM_OFFICIAL else f"{BENCHMARK}-own",
-        metrics={"accuracy": percentage(num_right, len(labels))},
-        counts=ItemCounts(len(labels)),
-        items=tuple(
-            ItemResult(name, float(guess == label), details={"label": label, "guess": guess})
-            for name, label, guess in zip(test.source.names, labels, guesses, strict=True)
-        ),
+        metrics={"accuracy": accuracy(items)},
+        counts=ItemCounts(len(items)),
+        items=items,
         settings=_describe(sweep, train=train, test=test),
     )
 
@@ -97,7 +93,15 @@ def main(
     with user_errors():
         learning, testing = (
             FeatureRun(
-                FeatureConfig(model, data, output / folder, "probe", batch_size, device, autocast)
+                FeatureConfig(
+                    model,
+                    data,
+                    output / folder,
+                    kind="probe",
+                    batch_size=batch_size,
+                    device=device,
+                    use_autocast=autocast,
+                )
             )
             for data, folder in (
                 (PictureData(train, train_split, limit), TRAIN_FOLDER),

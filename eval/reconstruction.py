@@ -55,9 +55,19 @@ def main(
     quiet_libraries()
     with user_errors():
         config = ReconstructionConfig(
-            model, PictureData(data, split, limit), output, recipe, image_size, batch_size,
-            device, dtype, rfid, lpips, inception, alexnet,
-        )  # fmt: skip
+            model,
+            PictureData(data, split, limit),
+            output,
+            recipe=recipe,
+            image_size=image_size,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            use_rfid=rfid,
+            use_lpips=lpips,
+            inception=inception,
+            alexnet=alexnet,
+        )
         run, task = ReconstructionRun(config), ReconstructionTask(config)
         if not fill_parts(run.parts, task, "reconstructing", num_processes=num_processes):
             return

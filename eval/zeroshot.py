@@ -13,12 +13,12 @@ import torch
 import typer
 from torch import Tensor
 
-from eval.feature_run import FeatureConfig, FeatureRun, extract
+from eval.feature_run import FeatureConfig, FeatureRun, extract, verdicts
 from eval.file_hashes import hash_lines
 from eval.picture_commands import Device, NumProcesses, Output
 from eval.picture_sources import PictureData
 from eval.precision import full_precision
-from eval.report import BenchmarkReport, ItemCounts, ItemResult, print_report, write_report
+from eval.report import BenchmarkReport, ItemCounts, print_report, write_report
 from eval.result_folder import SETTINGS_FILE
 from eval.scoring import percentage
 from eval.tokenizer_commands import BatchSize, Data, Limit, Split
@@ -115,7 +115,6 @@ def build_report(run: FeatureRun, texts: ClassTexts, *, vectors: Tensor) -> Benc
             f"{num_pictures} pictures of {len(texts.names)} classes: published scores are of "
             f"ImageNet's {NUM_OFFICIAL} validation pictures and do not compare"
         )
-    guesses = logits.argmax(dim=1).tolist()
     return BenchmarkReport(
         benchmark=BENCHMARK if is_official else f"{BENCHMARK}-own",
         metrics={
@@ -123,12 +122,7 @@ def build_report(run: FeatureRun, texts: ClassTexts, *, vectors: Tensor) -> Benc
             "top5": percentage(accuracies.num_top5, num_pictures),
         },
         counts=ItemCounts(num_pictures),
-        items=tuple(
-            ItemResult(name, float(guess == label), details={"label": label, "guess": guess})
-            for name, label, guess in zip(
-                run.source.names, run.labels_N.tolist(), guesses, strict=True
-            )
-        ),
+        items=verdicts(run, logits.argmax(dim=1).tolist()),
         settings=read_json(run.config.output / SETTINGS_FILE),
         notes=tuple(notes),
     )
@@ -163,12 +157,17 @@ def main(
             "classes_sha256": hash_lines(texts.names),
             "templates_sha256": hash_lines(texts.templates),
         }
-        run = FeatureRun(
-            FeatureConfig(
-                model, PictureData(data, split, limit), output, "text_aligned", batch_size, device,
-                autocast, hashes,
-            )
-        )  # fmt: skip
+        config = FeatureConfig(
+            model,
+            PictureData(data, split, limit),
+            output,
+            kind="text_aligned",
+            batch_size=batch_size,
+            device=device,
+            use_autocast=autocast,
+            more_settings=hashes,
+        )
+        run = FeatureRun(config)
         texts.check(run)
         if not extract(run, num_processes=num_processes):
             return
