@@ -1,10 +1,11 @@
-"""Speed of evaluation, each as a ratio against a plain baseline of the same run.
+"""Speed, each as a ratio against a plain baseline of the same run.
 
 python -m eval.bench vqa
+python -m eval.bench tokenizer
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -12,18 +13,19 @@ import typer
 from rich.table import Table
 
 from eval.scene_vqa import MAX_NEW_TOKENS, load_questions
+from eval.tokenizer_speed import VARIANTS, Speed, SpeedRequest, agreement, measure_apart
 from mllm.batch_answers import answer_prompts, build_prompt
 from mllm.console import announce, out, progress_bar, quiet_libraries, say, user_errors
+from mllm.devices import choose_device
 from mllm.messages import as_messages
 from mllm.pipeline import Pipeline
 from mllm.processor import Encoded
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.callback(help="Measure how fast models are evaluated.")
-def benchmarks() -> None:
-    """Makes typer expect the name of a benchmark even while there is only one."""
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure how fast models are evaluated.",
+)
 
 
 def scene_prompts(pipeline: Pipeline, num_questions: int) -> list[Encoded]:
@@ -87,6 +89,70 @@ def vqa(
     out.print(table)
     num_same = sum(map(str.__eq__, answers, same_answers))
     say(f"{num_same} of {questions} answers are the same")
+
+
+def measure_variants(request: SpeedRequest) -> dict[str, Speed]:
+    """Every variant by its name; all decode the codes of the plain one, which comes first."""
+    speeds: dict[str, Speed] = {}
+    for variant in VARIANTS:
+        announce(f"measuring {variant}")
+        codes = speeds["plain"].codes if speeds else None
+        speeds[variant] = measure_apart(request, variant, codes=codes)
+    return speeds
+
+
+def speed_rows(speeds: Mapping[str, Speed]) -> list[list[str]]:
+    """Encode and decode of every variant beside the plain one."""
+    plain = speeds["plain"]
+    return [
+        [
+            half,
+            variant,
+            f"{getattr(speed, f'{half}_per_second'):.2f}",
+            f"{getattr(speed, f'{half}_per_second') / getattr(plain, f'{half}_per_second'):.2f}",
+            f"{getattr(speed, f'{half}_gib'):.3f}",
+        ]
+        for half in ("encode", "decode")
+        for variant, speed in speeds.items()
+    ]
+
+
+@app.command(
+    help="A tokenizer's encode and decode against plain eager float32, at equal and at our fastest "
+    "precision.\n\n"
+    "Example: python -m eval.bench tokenizer --model large --batch-size 2"
+)
+def tokenizer(
+    model: Annotated[
+        str, typer.Option(help="nano, a folder, a hub name; base or large: random weights")
+    ] = "nano",
+    image_size: Annotated[
+        int | None, typer.Option(min=16, help="Pixels per side; by default the model's own")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time")] = 8,
+    seconds: Annotated[float, typer.Option(min=0, help="Of each measurement, at least")] = 10.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
+    compiled: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Compile ours; by default on CUDA only"),
+    ] = None,
+) -> None:
+    quiet_libraries()
+    with user_errors():
+        where = choose_device(device).type
+        use_compile = where == "cuda" if compiled is None else compiled
+        request = SpeedRequest(model, image_size, batch_size, seconds, where, threads, use_compile)
+        speeds = measure_variants(request)
+    form = "ours compiled" if use_compile else "nothing compiled"
+    table = Table(title=f"{model}, {batch_size} at a time, {where}, {threads} threads, {form}")
+    for heading in ("half", "variant", "pictures/s", "ratio", "peak GiB"):
+        table.add_column(heading, justify="right" if heading[0] in "pr" else "left")
+    for row in speed_rows(speeds):
+        table.add_row(*row)
+    out.print(table)
+    for variant in VARIANTS[1:]:
+        say(f"{variant}: {agreement(speeds['plain'], speeds[variant]):.2%} of sub-codes as plain")
 
 
 if __name__ == "__main__":

@@ -8,18 +8,22 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from eval.fid_resize import INCEPTION_SIZE
-from eval.file_hashes import sha256_of
+from eval.released_weights import ReleasedWeights
 
-WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"
-WEIGHTS_SHA256 = "6726825d"  # its first digits, which the file's name repeats
-WEIGHTS_SOURCE = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS_NAME}"
+_NAME = "weights-inception-2015-12-05-6726825d.pth"
+WEIGHTS = ReleasedWeights(
+    network="Inception",
+    file_name=_NAME,
+    sha256="6726825d",
+    source=f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_NAME}",
+    option="--inception",
+)
 NETWORK_NAME = "inception-v3-compat"
 
 
@@ -61,9 +65,9 @@ class Inception:
     @classmethod
     def from_file(cls, path: Path | None = None, *, device: str | torch.device) -> "Inception":
         """Load the released weights at `path`; None: where torch-fidelity keeps its download."""
-        path = path or default_weights_path()
-        sha256 = check_weights(path)
-        return cls(read_weights(path), sha256=sha256, device=device)
+        path = path or WEIGHTS.default_path
+        sha256 = WEIGHTS.check(path)
+        return cls(WEIGHTS.read(path), sha256=sha256, device=device)
 
     @torch.inference_mode()
     def extract(self, pixels: Tensor) -> Extracted:
@@ -82,38 +86,6 @@ class Inception:
                     values = layer(values)
         features = values.flatten(1)
         return Extracted(features, features @ self.network.fc.weight.T)
-
-
-def default_weights_path() -> Path:
-    """Where torch-fidelity downloads the weights to."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
-
-
-def check_weights(path: Path) -> str:
-    """SHA-256 of the released weights at `path`; says what to get if they are not there."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no Inception weights at {path}; download {WEIGHTS_SOURCE} to there, or name the file "
-            "with --inception"
-        )
-    sha256 = sha256_of(path)
-    if not sha256.startswith(WEIGHTS_SHA256):
-        raise ValueError(
-            f"{path} has the SHA-256 {sha256[:8]}..., expected {WEIGHTS_SHA256}...; other weights "
-            f"give other scores: download {WEIGHTS_SOURCE} again"
-        )
-    return sha256
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth file; nothing else in it is unpickled."""
-    try:
-        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError) as error:
-        raise ValueError(
-            f"{path} holds no tensors that can be read safely; download {WEIGHTS_SOURCE} again"
-        ) from error
-    return weights
 
 
 def build_network(weights: Mapping[str, Tensor]) -> Any:

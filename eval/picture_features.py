@@ -1,13 +1,11 @@
 """Features of whole folders of pictures, and what must be known about a folder to trust a FID."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from eval.fid_resize import RESIZES, ResizeName
 from eval.file_hashes import hash_lines
 from eval.inception import FeatureExtractor
+from mllm.read_ahead import read_batches
 from unitok.files import atomic_write
 
 # What clean-fid looks for, in both cases, except for arrays.
@@ -25,7 +24,6 @@ SUFFIXES = frozenset(
     {".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"},
 )
 BATCH_SIZE = 32
-MAX_READERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,20 +70,21 @@ def extract_features(
     With a folder for `parts`, each batch is stored there, and one that was stored by a run that was
     stopped is not computed again.
     """
-    batches, num_done = [], 0
-    with ThreadPoolExecutor(min(MAX_READERS, os.cpu_count() or 1)) as readers:
-        for start in range(0, len(paths), batch_size):
-            batch = paths[start : start + batch_size]
-            part = None if parts is None else parts / _part_name(batch, extractor, resize)
-            if part is not None and part.is_file():
-                batches.append(load_file(part))
-            else:
-                read = readers.map(partial(_read, resize=resize), batch)
-                batches.append(_extract_batch(read, extractor, part))
-            num_done += len(batch)
-            if progress is not None:
-                progress(num_done, len(paths))
-    return _join(paths, batches)
+    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    files = [parts and parts / _part_name(batch, extractor, resize) for batch in batches]
+    is_stored = [file is not None and file.is_file() for file in files]
+    missing = [batch for batch, stored in zip(batches, is_stored, strict=True) if not stored]
+    read = read_batches(partial(_read, resize=resize), missing)
+    extracted, num_done = [], 0
+    for batch, file, stored in zip(batches, files, is_stored, strict=True):
+        if file is not None and stored:
+            extracted.append(load_file(file))
+        else:
+            extracted.append(_extract_batch(next(read), extractor, file))
+        num_done += len(batch)
+        if progress is not None:
+            progress(num_done, len(paths))
+    return _join(paths, extracted)
 
 
 def _join(paths: Sequence[Path], batches: Sequence[dict[str, NDArray]]) -> PictureFeatures:
@@ -106,7 +105,7 @@ def _part_name(paths: Sequence[Path], extractor: FeatureExtractor, resize: Resiz
 
 
 def _extract_batch(
-    read: Iterable[tuple[NDArray, tuple[int, int]]], extractor: FeatureExtractor, part: Path | None
+    read: Sequence[tuple[NDArray, tuple[int, int]]], extractor: FeatureExtractor, part: Path | None
 ) -> dict[str, NDArray]:
     """Features, logits and sizes (B, 2), width first, of pictures; also stored in `part`."""
     pictures, sizes = zip(*read, strict=True)
@@ -125,16 +124,21 @@ def _extract_batch(
 
 def _read(path: Path, resize: ResizeName) -> tuple[NDArray, tuple[int, int]]:
     """A resized picture (299, 299, 3), and the file's own width and height."""
-    try:
-        # Not turned upright and not laid over white: the official programs convert, no more.
-        with Image.open(path) as image:
-            picture = np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"cannot read the picture {path} ({error}); draw or copy it again") from (
-            error
-        )
+    picture = np.asarray(read_rgb(path))
     height, width = picture.shape[:2]
     return RESIZES[resize](picture), (width, height)
+
+
+def read_rgb(file: Path | BinaryIO, name: object = None) -> Image.Image:
+    """An RGB picture as the official programs read it; errors name the file, or say `name`."""
+    try:
+        # Not turned upright and not laid over white: the official programs convert, no more.
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise ValueError(
+            f"cannot read the picture {name or file} ({error}); draw or copy it again"
+        ) from error
 
 
 def describe_folder(folder: Path, pictures: PictureFeatures) -> dict[str, Any]:

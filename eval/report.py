@@ -2,18 +2,23 @@
 
 A scorer returns a `BenchmarkReport`; commands print it and store it as JSON. A metric of None is
 undefined or was not scored, and a note says why: it is never silently zero.
+
+Run as a command, the module puts reports about tokenizers into one table.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 
-from mllm.console import announce, out
+from mllm.console import announce, out, user_errors
 from unitok.files import write_json
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True)
@@ -132,3 +137,23 @@ def count_problems(counts: ItemCounts) -> dict[str, int]:
 def shown(value: float | None) -> str:
     """A metric as people read it: four decimals where a benchmark counts from 0 to 1."""
     return "not scored" if value is None else f"{value:.{2 if abs(value) >= 10 else 4}f}"
+
+
+@app.command(
+    help="Put reports of eval.reconstruction, eval.zeroshot and eval.linear_probe into one table, "
+    "a row for each model, published scores below.\n\n"
+    "Example: python -m eval.report results/*/report.json -o tokenizers.md"
+)
+def main(
+    reports: Annotated[list[Path], typer.Argument(help="report.json files")],
+    output: Annotated[Path, typer.Option("-o", help="Table to write, .md; a .png goes beside it")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there")] = False,
+) -> None:
+    from eval.tokenizer_table import write_table  # here, because it needs this module
+
+    with user_errors():
+        write_table(reports, output, force=force)
+
+
+if __name__ == "__main__":
+    app()

@@ -93,13 +93,13 @@ def _rows(
     for metric in dict.fromkeys([headline, *(score.metric for score in scores), *groups]):
         if metric not in values:
             continue
-        theirs = _their_cells([score for score in scores if score.metric == metric])
+        theirs = published_cells([score for score in scores if score.metric == metric])
         ours = _our_cell(values[metric], interval if metric == headline else "")
         yield (label, metric, ours, *(theirs.get(model, NOTHING) for model in models))
 
 
-def _their_cells(scores: Sequence[PublishedScore]) -> dict[str, str]:
-    """By model, all with the decimals of the most precise."""
+def published_cells(scores: Sequence[PublishedScore]) -> dict[str, str]:
+    """Scores on one metric as text by model, all with the decimals of the most precise."""
     decimals = max((len(f"{score.value:g}".partition(".")[2]) for score in scores), default=0)
     return {score.model: f"{score.value:.{decimals}f}" for score in scores}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from mllm.devices import explain_out_of_memory
 from mllm.drawings import prepare_folder
 from mllm.pictures import EXAMPLE_PREFIX, check_png, make_grid, read_pixels, save_png
+from mllm.read_ahead import read_ahead
 from unitok.codes import ImageCodes, check_fingerprint, load_codes, save_codes
 from unitok.files import check_output
 from unitok.image import preprocess, psnr, to_pil
@@ -54,10 +55,11 @@ def encode_files(
     path = check_output(output, force=force)
     names = name_pictures(sources)
     images = []
-    for number, (source, name) in enumerate(zip(sources, names, strict=True), start=1):
-        pixels = load_pixels(tokenizer, source, recipe)
+    # Read while others are encoded; on the processor until their turn, to spare the GPU's memory.
+    read = read_ahead(lambda source: _read_pixels(tokenizer, source, recipe), sources)
+    for number, (source, name, pixels) in enumerate(zip(sources, names, read, strict=True), 1):
         with torch.inference_mode(), explain_out_of_memory(f"encoding {source}", MEMORY_REMEDY):
-            codes = tokenizer.encode(pixels)[0].cpu()
+            codes = tokenizer.encode(pixels.to(tokenizer.device))[0].cpu()
         images.append(ImageCodes(codes, tokenizer.grid(pixels), name))
         if progress is not None:
             progress(number, len(sources))
@@ -99,8 +101,11 @@ def decode_codes(tokenizer: UniTok, image: ImageCodes) -> Image.Image:
 
 def load_pixels(tokenizer: UniTok, source: str, recipe: str) -> Tensor:
     """A picture file as the tokenizer takes it, (1, 3, H, W), where the tokenizer is."""
-    _, pixels = read_pixels(source, recipe, image_size=tokenizer.config.image_size)
-    return pixels.to(tokenizer.device)
+    return _read_pixels(tokenizer, source, recipe).to(tokenizer.device)
+
+
+def _read_pixels(tokenizer: UniTok, source: str, recipe: str) -> Tensor:
+    return read_pixels(source, recipe, image_size=tokenizer.config.image_size)[1]
 
 
 def name_pictures(sources: Sequence[str]) -> list[str]:

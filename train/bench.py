@@ -26,13 +26,13 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from eval.step_memory import StepMemory
 from mllm.config import UniTokMLLMConfig
 from mllm.console import announce, out, say, user_errors
 from mllm.loss import MAX_LOGIT_WEIGHT
 from mllm.model import UniTokMLLM
 from mllm.packed_attention import PACKED_SDPA
 from mllm.processor import IGNORED_LABEL, Encoded
-from train.step_memory import StepMemory
 
 VOCAB_SIZE = 32_000
 NUM_VISUAL_TOKENS = 256

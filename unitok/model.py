@@ -216,10 +216,13 @@ class UniTok(nn.Module):
         features_BLC = self._project_back(self.quantizer.lookup(codes))
         return self.decoder(features_BLC, grid).clamp(-1, 1)
 
+    def encode_tokens(self, pixels: Tensor) -> Tensor:
+        """Pixels -> the features (B, L, width) that the decoder and `encode_image` begin with."""
+        return self._project_back(self.quantizer.lookup(self.encode(pixels)))
+
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels -> image features (B, E), l2-normalised, comparable with `encode_text`."""
-        quantized_BLC = self.quantizer.lookup(self.encode(pixels))
-        return self._pool(self._project_back(quantized_BLC))
+        return self._pool(self.encode_tokens(pixels))
 
     def encode_text(self, texts: list[str] | Tensor) -> Tensor:
         """Texts, or their ids (B, T), -> text features (B, E), l2-normalised."""

@@ -1,6 +1,7 @@
 """The Inception network as far as it goes without its weights, and features of whole folders."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,8 @@ import torch
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from eval import inception
 from eval.fid_resize import resize_clean, resize_tensorflow
-from eval.inception import Inception, check_weights, default_weights_path, read_weights
+from eval.inception import WEIGHTS, Inception
 from eval.picture_features import describe_folder, extract_features, find_pictures
 from tests.eval.tiny_extractor import NUM_FEATURES, TinyExtractor
 
@@ -73,36 +73,35 @@ def test_only_pixels_of_inception_s_size_are_taken(extractor):
 def test_weights_are_read_from_a_file_and_none_may_be_missing(weights, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(weights, path)
-    assert read_weights(path).keys() == weights.keys()
+    assert WEIGHTS.read(path).keys() == weights.keys()
     with pytest.raises(RuntimeError, match=r"Missing key.*fc\.bias"):
         Inception({key: each for key, each in weights.items() if key != "fc.bias"}, sha256="")
 
 
 def test_missing_weights_say_what_to_get_and_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    path = default_weights_path()
+    path = WEIGHTS.default_path
     assert path == tmp_path / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
     with pytest.raises(FileNotFoundError, match=f"no Inception weights at {path}; download https"):
         Inception.from_file(device="cpu")
 
 
-def test_other_weights_are_refused_by_their_hash(tmp_path, monkeypatch):
+def test_other_weights_are_refused_by_their_hash(tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"other")
     sha256 = hashlib.sha256(b"other").hexdigest()
     with pytest.raises(ValueError, match=rf"SHA-256 {sha256[:8]}\.\.\., expected 6726825d"):
-        check_weights(path)
-    monkeypatch.setattr(inception, "WEIGHTS_SHA256", sha256[:8])
-    assert check_weights(path) == sha256
+        WEIGHTS.check(path)
+    assert replace(WEIGHTS, sha256=sha256[:8]).check(path) == sha256
     with pytest.raises(ValueError, match="no tensors that can be read safely"):
-        read_weights(path)
+        WEIGHTS.read(path)
 
 
 def test_a_file_that_would_run_code_is_not_unpickled(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"fc.bias": print}, path)
     with pytest.raises(ValueError, match="no tensors that can be read safely"):
-        read_weights(path)
+        WEIGHTS.read(path)
 
 
 def test_pictures_are_found_at_any_depth_and_in_any_case(folder):

@@ -14,6 +14,7 @@ from eval.table_picture import MARGIN, draw_table
 from unitok.run_config import load_config
 
 MODELS = ("UniTok", "Liquid", "VILA-U", "Show-o", "Janus", "Janus-Pro", "TokenFlow")
+TOKENIZERS = ("VQ-GAN", "RQ-VAE", "VAR", "SD-VAE", "CLIP", "SigLIP", "ViTamin")
 
 
 def state(reports: dict[str, BenchmarkReport], **more) -> SuiteState:
@@ -33,7 +34,7 @@ def test_every_score_has_a_source_and_a_place_in_it():
     for score in scores.scores:
         assert "arXiv" in scores.sources[score.source]
         assert score.where.split()[0] in ("Table", "Figure", "abstract")
-    assert {score.model.split(" (")[0] for score in scores.scores} == set(MODELS)
+    assert {score.model.split(" (")[0] for score in scores.scores} == {*MODELS, *TOKENIZERS}
 
 
 def test_numbers_are_those_of_the_papers():
@@ -49,6 +50,9 @@ def test_numbers_are_those_of_the_papers():
     assert scores["TokenFlow", "geneval", "overall"] == 0.55
     assert scores["Liquid", "mjhq30k", "fid"] == 5.47
     assert scores["UniTok", "genai_bench", "advanced"] == 0.67
+    assert scores["UniTok", "reconstruction", "rfid"] == 0.41
+    assert scores["UniTok (CLIP-initialised)", "zeroshot", "top1"] == 78.6
+    assert scores["SD-VAE", "reconstruction", "rfid"] == 0.87
 
 
 @pytest.mark.parametrize("model", ["UniTok", "Liquid", "Janus", "Show-o (36M)", "Show-o (2.0B)"])

@@ -1,5 +1,6 @@
-"""Peak memory of a training step above what was there before it."""
+"""Peak memory of a step above what was there before it."""
 
+import ctypes
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ class StepMemory:
             return
         if not CLEAR_REFS.exists():
             raise RuntimeError("peak memory on CPU needs Linux's /proc; measure on CUDA or Linux")
+        _return_freed_memory()
         CLEAR_REFS.write_text(RESET_PEAK)
         self.before = _status_gib("VmRSS")
 
@@ -29,6 +31,12 @@ class StepMemory:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**30 - self.before
         return _status_gib("VmHWM") - self.before
+
+
+def _return_freed_memory() -> None:
+    """Where the C library can: what earlier steps have freed would hide the peak of this one."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def _status_gib(name: str) -> float:
