@@ -5,12 +5,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from train.loop import StopRequest
+from train.stop_request import StopRequest
 from unitok.files import atomic_write, read_json
 
 COMPLETE_FILE = "complete.json"  # written last: a checkpoint without it was cut off
@@ -46,8 +44,7 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        received = torch.tensor([float(self._request.received)], device=args.device)
-        if reduce(received, reduction="sum").item() > 0:
+        if self._request.received_anywhere(args.device):
             control.should_save = control.should_training_stop = True
 
     def on_train_end(

@@ -4,7 +4,15 @@ from pathlib import Path
 
 from unitok.run_config import Config, RunConfig, load_config, save_config
 
-__all__ = ["CONFIG_COPY", "RunConfig", "begin_run", "load_config", "save_config", "saved_settings"]
+__all__ = [
+    "CONFIG_COPY",
+    "RunConfig",
+    "begin_run",
+    "load_config",
+    "prepare_run_folder",
+    "save_config",
+    "saved_settings",
+]
 
 CONFIG_COPY = "config.yaml"  # in a run folder
 
@@ -23,3 +31,14 @@ def saved_settings(cls: type[Config], folder: Path) -> Config:
     if not saved.is_file():
         raise FileNotFoundError(f"no run to resume in {folder}; start it without --resume")
     return load_config(cls, saved)
+
+
+def prepare_run_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
+    """A new folder with the settings, or the one of these very settings."""
+    if not resume:
+        begin_run(config, folder)
+    elif saved_settings(type(config), folder) != config:
+        raise ValueError(
+            f"the settings differ from those in {folder / CONFIG_COPY}; resume with these, or "
+            "start a new run in another folder"
+        )

@@ -177,6 +177,13 @@ def build_discriminator(config: DiscriminatorConfig) -> Discriminator:
     return Discriminator(_load_dinov2(config.weights), DEPTHS)
 
 
+def outline_discriminator(config: DiscriminatorConfig) -> Discriminator:
+    """One of the same layers, whose backbone's weights are not read: to count parameters."""
+    if config.random_backbone is not None:
+        return build_discriminator(config)
+    return Discriminator(_build_dinov2(), DEPTHS)
+
+
 def _build_random_vit(config: RandomViT) -> VisionTransformer:
     with fixed_random_weights():
         return VisionTransformer(
@@ -190,6 +197,12 @@ def _build_random_vit(config: RandomViT) -> VisionTransformer:
         )
 
 
+def _build_dinov2() -> VisionTransformer:
+    backbone = timm.create_model(BACKBONE, dynamic_img_size=True)
+    assert isinstance(backbone, VisionTransformer)
+    return backbone
+
+
 def _load_dinov2(path: Path | None) -> VisionTransformer:
     remedy = (
         f"download {BACKBONE_FILE} of {BACKBONE_REPOSITORY} and name the file as the "
@@ -200,8 +213,7 @@ def _load_dinov2(path: Path | None) -> VisionTransformer:
             path = Path(hf_hub_download(BACKBONE_REPOSITORY, BACKBONE_FILE))
     elif not path.is_file():
         raise FileNotFoundError(f"no DINOv2 weights at {path}; {remedy}")
-    backbone = timm.create_model(BACKBONE, dynamic_img_size=True)
-    assert isinstance(backbone, VisionTransformer)
+    backbone = _build_dinov2()
     weights = load_weights(path)
     check_keys(weights, backbone.state_dict(), source=path)
     backbone.load_state_dict(weights)

@@ -28,10 +28,10 @@ from train.code_shards import (
     write_shard,
 )
 from train.config import RunConfig
-from train.loop import StopRequest
 from train.picture_encoder import EncodedSample, PictureEncoder
 from train.source_config import AnySourceConfig, SourceConfig
 from train.sources import BadSample, Source, open_source
+from train.stop_request import StopRequest
 from unitok.files import atomic_write, read_json
 from unitok.image import RECIPES
 from unitok.model import UniTok

@@ -7,12 +7,9 @@ interrupted and resumed run ends with the same weights as an undisturbed one.
 
 import json
 import logging
-import math
-import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -23,7 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from eval.memory import peak_memory_gb
 from train.config import RunConfig
 from train.optimizers import OptimizerName, build_optimizers
-from unitok.files import atomic_write
+from train.schedules import cosine_rate
+from train.step_checkpoints import StepCheckpoints, passing_buffers, restore_passing_buffers
+from train.step_log import rounded
+from train.stop_request import StopRequest, leave_signals_to_parent
 
 logger = logging.getLogger(__name__)
 
@@ -48,35 +48,6 @@ class LoopConfig(RunConfig):
     sample_every: int = 500
     save_every: int = 500
     keep_checkpoints: int = 2
-
-
-def learning_rate(step: int, num_steps: int, config: LoopConfig) -> float:
-    """Linear warm-up, then cosine down to `final_lr_ratio` of the peak."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return config.lr * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
-
-
-class StopRequest:
-    """Remembers SIGTERM or Ctrl-C, so that the loop can save before it ends."""
-
-    def __init__(self) -> None:
-        self.received = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
 
 
 class StageLoop:
@@ -110,12 +81,13 @@ class StageLoop:
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
+        self.checkpoints = StepCheckpoints(folder, keep=config.keep_checkpoints)
         self.step = 0
         self.num_steps = config.steps or 0
 
     def run(self, *, minutes: float | None = None, resume: bool = False) -> bool:
         """Train to the end; returns False when a signal stopped it before (state is saved)."""
-        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         if not self.num_steps and minutes is None:
             raise ValueError(f"stage {self.name} needs steps or a budget in minutes")
         torch.manual_seed(self.config.seed)
@@ -156,7 +128,13 @@ class StageLoop:
 
     def _train_step(self, batch: Any) -> dict[str, float]:
         # Until the plan is made, warm-up is all that can happen.
-        lr = learning_rate(self.step, self.num_steps or 10**9, self.config)
+        lr = cosine_rate(
+            self.step,
+            self.num_steps or 10**9,
+            peak=self.config.lr,
+            warmup_steps=self.config.warmup_steps,
+            final_ratio=self.config.final_lr_ratio,
+        )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -200,8 +178,8 @@ class StageLoop:
     def _log(self, values: dict[str, float], minutes_left: float) -> None:
         record: dict[str, Any] = {"stage": self.name, "step": self.step, **values}
         with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({k: _rounded(v) for k, v in record.items()}) + "\n")
-        shown = " ".join(f"{name} {_rounded(value)}" for name, value in values.items())
+            file.write(json.dumps({k: rounded(v) for k, v in record.items()}) + "\n")
+        shown = " ".join(f"{name} {rounded(value)}" for name, value in values.items())
         logger.info(
             "%s %d/%d %s eta %.1f min", self.name, self.step, self.num_steps, shown, minutes_left
         )
@@ -209,55 +187,23 @@ class StageLoop:
     def _save(self) -> None:
         state = {
             "model": self.model.state_dict(),
-            "passing_buffers": self._passing_buffers(),
+            "passing_buffers": passing_buffers(self.model),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "num_steps": self.num_steps,
             "random": torch.get_rng_state(),
         }
-        path = self.folder / "checkpoints" / f"step_{self.step:06d}.pt"
-        with atomic_write(path) as temporary:
-            torch.save(state, temporary)
-        for old in self._checkpoints()[: -self.config.keep_checkpoints]:
-            old.unlink()
-
-    def _passing_buffers(self) -> dict[str, Tensor]:
-        """Buffers that are no part of the weights but of the training, such as update counts."""
-        kept = self.model.state_dict().keys()
-        return {name: value for name, value in self.model.named_buffers() if name not in kept}
-
-    def _checkpoints(self) -> list[Path]:
-        return sorted((self.folder / "checkpoints").glob("step_*.pt"))
+        self.checkpoints.save(state, self.step)
 
     def _resume(self) -> None:
         """Load the newest checkpoint; a damaged one is an error, never a fresh start."""
-        checkpoints = self._checkpoints()
-        if not checkpoints:
-            logger.info("%s: no checkpoint in %s, starting at step 0", self.name, self.folder)
+        state = self.checkpoints.load_newest()
+        if state is None:
             return
-        try:
-            state = torch.load(checkpoints[-1], weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise RuntimeError(
-                f"cannot read checkpoint {checkpoints[-1]} ({error}); delete it to go on from the "
-                "one before"
-            ) from error
         self.model.load_state_dict(state["model"])
-        for name, buffer in self._passing_buffers().items():
-            buffer.copy_(state["passing_buffers"][name])
+        restore_passing_buffers(self.model, state["passing_buffers"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step = state["step"]
         self.num_steps = self.config.steps or state["num_steps"]  # a set number can be raised
         torch.set_rng_state(state["random"])
-        logger.info("%s: resumed %s at step %d", self.name, checkpoints[-1], self.step)
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """For workers that load data: the process that they work for decides when to stop."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _rounded(value: float | str) -> float | str:
-    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -97,6 +97,8 @@ def entropy_loss(similarities: Tensor, temperature: float = ENTROPY_TEMPERATURE)
     if num_processes() > 1:
         mean_probs = all_reduce(mean_probs) / num_processes()
     choice_entropy = -(probs * log_probs).sum(dim=-1).mean()
+    # An entry that nobody chooses has an infinite slope: next to nothing stands for nothing.
+    mean_probs = mean_probs.clamp(min=torch.finfo(torch.float32).tiny)
     return choice_entropy - torch.special.entr(mean_probs).sum(dim=-1).mean()
 
 

@@ -7,7 +7,6 @@ A run folder holds config.yaml, checkpoints/checkpoint-N, log.jsonl, skipped_sam
 samples were left out, and in the end model/, which `--model` and `from_pretrained` take.
 """
 
-import importlib.util
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -32,7 +31,7 @@ from mllm.processor import Processor
 from mllm.text_tokenizer import EOS_ID
 from train.adapters import add_adapters, build_quantization, merge_saved_adapters
 from train.checkpoints import CompleteMarker, StopOnSignal, find_start, step_of
-from train.config import CONFIG_COPY, begin_run, load_config, saved_settings
+from train.config import load_config, prepare_run_folder
 from train.deepspeed_settings import find_deepspeed
 from train.dry_run import Machines, describe_stage
 from train.mllm_data import MixtureDataset, MixtureSource, Packer, RowEncoder, open_mixture
@@ -40,7 +39,7 @@ from train.parts import count_parameters, train_only
 from train.samples import DrawSamples
 from train.stage_config import StageConfig
 from train.stage_model import StartPlan, initial_folder, plan_start
-from train.trackers import tensorboard_callback
+from train.trackers import check_trackers, tensorboard_callback
 from train.trainer import UniTokTrainer
 
 CHECKPOINTS = "checkpoints"
@@ -68,7 +67,8 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
     check_trackers(config.watch.report_to)
     _, data = open_start(config)
     with state.main_process_first():
-        prepare_run_folder(config, run, resume=resume)
+        if state.is_main_process:
+            prepare_run_folder(config, run, resume=resume)
         start = initial_folder(config.init_from, run, seed=config.seed)
     arguments = training_arguments(config, run)  # before the model: ZeRO-3 shards it as it loads
     set_seed(config.seed)
@@ -131,28 +131,6 @@ def open_start(config: StageConfig) -> tuple[StartPlan, StageData]:
         )
     fingerprint = plan.model_config.tokenizer_fingerprint
     return plan, open_data(config, plan.processor, tokenizer_fingerprint=fingerprint)
-
-
-def check_trackers(names: Sequence[str]) -> None:
-    """Raise ValueError for a tracker whose package is not installed."""
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise ValueError(
-                f"watch.report_to needs the package {name}: pip install {name}, or take it out"
-            )
-
-
-def prepare_run_folder(config: StageConfig, run: Path, *, resume: bool) -> None:
-    """A new folder with the settings, or the one of these very settings."""
-    if not PartialState().is_main_process:
-        return
-    if not resume:
-        begin_run(config, run)
-    elif saved_settings(StageConfig, run) != config:
-        raise ValueError(
-            f"the settings differ from those in {run / CONFIG_COPY}; resume with these, or start a "
-            "new run in another folder"
-        )
 
 
 def training_arguments(config: StageConfig, run: Path) -> TrainingArguments:

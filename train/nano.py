@@ -21,9 +21,9 @@ from mllm.processor import Processor
 from mllm.text_tokenizer import TOKENIZER_FILE, TextTokenizer
 from train.config import CONFIG_COPY, RunConfig, begin_run, load_config, saved_settings
 from train.nano_mllm import MLLMConfig, train_mllm
+from train.nano_tokenizer import NanoTokenizerConfig, train_tokenizer
 from train.scene_data import extract_scene_codes, text_lines
 from train.text_tokenizer import train_text_tokenizer
-from train.tokenizer import TokenizerConfig, train_tokenizer
 from unitok.model import WEIGHTS_FILE, UniTok
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "nano.yaml"
@@ -53,7 +53,7 @@ class NanoConfig(RunConfig):
     budget_minutes: float = Field(gt=0)  # of training; stages without a number of steps share it
     image_tokenizer_share: float = Field(gt=0, lt=1)
     text: TextConfig
-    image_tokenizer: TokenizerConfig
+    image_tokenizer: NanoTokenizerConfig
     codes: CodesConfig
     mllm: MLLMConfig
 

@@ -1,12 +1,29 @@
-"""Optimizers of the nano recipe."""
+"""Optimizers: the nano recipe's, and AdamW as the tokenizer training has it."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
+
+from train.config import RunConfig
 
 OptimizerName = Literal["adamw", "muon"]
 OUTPUT_LAYERS = ("lm_head", "to_logits")  # as with embeddings, their rows are classes, not features
+
+
+class OptimConfig(RunConfig):
+    """AdamW, its rate warmed up and then lowered along a cosine."""
+
+    lr: float = Field(default=5e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-6
+    weight_decay: float = 0.02  # but none on biases and other one-dimensional tensors
+    warmup_share: float = Field(default=0.01, ge=0, le=1)  # of the steps
+    final_lr_share: float = Field(default=0.1, ge=0, le=1)  # of lr, where the cosine ends
+    clip_grad: float = Field(default=10.0, gt=0)
 
 
 def build_optimizers(
@@ -27,10 +44,7 @@ def build_optimizers(
     matrices = hidden_matrices(model) if name == "muon" else []
     taken = {id(param) for param in matrices}
     rest = [param for param in params if id(param) not in taken]
-    groups = [
-        {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = decay_groups(rest, weight_decay)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
     ]
@@ -40,6 +54,30 @@ def build_optimizers(
         )
         optimizers.append(muon)
     return optimizers
+
+
+def build_adamw(
+    model: nn.Module, settings: OptimConfig, *, zero1: bool = False
+) -> torch.optim.Optimizer:
+    """AdamW in one pass over the parameters that learn.
+
+    With `zero1` each process keeps its share of the moments, arXiv 1910.02054, stage 1.
+    """
+    groups = decay_groups(
+        [param for param in model.parameters() if param.requires_grad], settings.weight_decay
+    )
+    options: dict[str, Any] = {"lr": settings.lr, "betas": settings.betas, "eps": settings.eps}
+    if zero1:
+        return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, fused=True, **options)
+    return torch.optim.AdamW(groups, fused=True, **options)
+
+
+def decay_groups(params: Sequence[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    """No weight decay on biases, norms and other one-dimensional tensors."""
+    return [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+    ]
 
 
 def hidden_matrices(model: nn.Module) -> list[Tensor]:

@@ -99,8 +99,13 @@ class RunLog:
         _rewrite(self.folder / LOG_FILE, map(_as_json, history))
         skipped = self.folder / SKIPPED_FILE
         if skipped.exists():
-            lines = skipped.read_text(encoding="utf-8").splitlines(keepends=True)
-            _rewrite(skipped, (line for line in lines if _step_of(line) <= step))
+            cut_back(skipped, step)
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Keep the lines of a JSONL file up to a step."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    _rewrite(path, (line for line in lines if _step_of(line) <= step))
 
 
 def mean_losses(sums: Tensor, source_names: Sequence[str]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from eval.scenes import Scene
 from mllm.messages import Message
 from mllm.processor import Encoded, EncodedBatch, Processor, codes_of
 from train.config import RunConfig
-from train.scene_lessons import QuestionChooser, choose_questions, drill, placed_caption
+from train.scene_lessons import QuestionChooser, choose_questions, drill
 from unitok.files import atomic_write
 from unitok.model import UniTok
 from unitok.text import build_text_tokenizer
@@ -29,9 +29,6 @@ from unitok.text import build_text_tokenizer
 # which of two has which color and place is learned last.
 KEPT_FOR_PAIRS = {1: 0.25, 2: 1.0, 3: 0.5, 4: 0.5}
 KEPT_FOR_QUESTIONS = {1: 0.5, 2: 1.0, 3: 1.0, 4: 1.0}
-# Of the drawing prompts tell the place of most objects. The picture then shows at once which words
-# belong together; without such prompts two objects keep swapping their colors.
-PLACED_SHARE = 0.5
 UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt, for guidance
 NUM_FINGERPRINTED = 32  # training scenes that tell whether the drawn world is still the same
 ENCODE_CHUNK = 2048  # pictures between two reports of progress
@@ -182,9 +179,7 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
 
     def _drawing(self, rng: random.Random) -> Encoded:
         index = self._choose(rng, KEPT_FOR_PAIRS)
-        scene, caption = training_example(index)
-        if rng.random() < PLACED_SHARE:
-            caption = placed_caption(scene, rng)
+        _, caption = training_example(index)
         prompt = None if rng.random() < UNCONDITIONAL_SHARE else caption
         return self.processor.encode_text_to_image(prompt, picture=self.codes.example(index))
 

@@ -1,7 +1,7 @@
-"""What the training rows of drawn scenes ask and tell: questions, drills about places, captions.
+"""What the training rows ask about drawn scenes.
 
-Two objects and how they stand to each other are learned last. What helps is told here: places by
-themselves, the relation in steps, and captions that say where each object belongs.
+How two objects stand to each other is learned last. What helps are short rows about nothing else:
+places by themselves, and the relation in steps.
 """
 
 import random
@@ -18,7 +18,7 @@ from eval.scene_questions import (
     questions,
     references,
 )
-from eval.scene_text import PREFIXES, counted, joined, object_phrase
+from eval.scene_text import object_phrase
 from eval.scenes import Scene, SceneObject, clear_relation
 
 # Of the question rows only describe the picture: what follows a description could be answered
@@ -40,8 +40,6 @@ ROWS = ("top", "high", "low", "bottom")
 # Every object in the order of its place: nothing about the answer is left to chance, so each of its
 # words teaches reading.
 LISTINGS = {"x": "what do you see from left to right?", "y": "what do you see from above to below?"}
-PLACED_OBJECTS = 0.7  # of the objects in a caption that tells places
-COLORED_SHARE = 0.75  # of these captions name colors
 
 QuestionChooser: TypeAlias = Callable[[Scene, random.Random], Sequence[Question]]
 
@@ -72,21 +70,11 @@ def places(scene: Scene, rng: random.Random) -> list[Question]:
 
 def _place(item: SceneObject, name: str) -> Question:
     name = name.replace(NOUN, "object")
-    return Question("place", f"where in the picture is the {name}?", _place_words(item))
-
-
-def _place_words(item: SceneObject) -> str:
-    return f"{COLUMNS[int(4 * item.x)]}, {ROWS[int(4 * item.y)]}"
-
-
-def placed_caption(scene: Scene, rng: random.Random) -> str:
-    """All objects in random order, most of them with their place."""
-    with_color = rng.random() < COLORED_SHARE
-    phrases = []
-    for item in rng.sample(scene.objects, len(scene.objects)):
-        place = f" ({_place_words(item)})" if rng.random() < PLACED_OBJECTS else ""
-        phrases.append(counted(1, object_phrase(item, with_color=with_color)) + place)
-    return rng.choice(PREFIXES) + joined(phrases)
+    return Question(
+        "place",
+        f"where in the picture is the {name}?",
+        f"{COLUMNS[int(4 * item.x)]}, {ROWS[int(4 * item.y)]}",
+    )
 
 
 def position_in_steps(scene: Scene, rng: random.Random) -> list[Question]:
@@ -97,7 +85,7 @@ def position_in_steps(scene: Scene, rng: random.Random) -> list[Question]:
         names = [references(scene, item, ("color", "shape")) for item in pair]
         if all(names):
             chosen = [rng.choice(each) for each in names]
-            relation = position_question(*pair, names=chosen, rng=rng)
+            relation = position_question(scene, rng, a=chosen[0], b=chosen[1])
             return [*map(_place, pair, chosen), relation]
     return []
 

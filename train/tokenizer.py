@@ -1,136 +1,174 @@
-"""Train a UniTok tokenizer on drawn scenes: reconstruction, contrastive and VQ losses."""
+"""Train the image tokenizer, on one device or many.
 
-from collections.abc import Mapping
+    python -m train.tokenizer train/configs/tokenizer_nano.yaml output=runs/tokenizer
+    torchrun --nproc_per_node 8 -m train.tokenizer CONFIG.yaml
+
+A run folder holds config.yaml, log.jsonl, checkpoints/, samples/, the trackers' files, and in the
+end model/ (and model_ema/), which `from_pretrained` and `init_from.tokenizer` take.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
 import torch
-from PIL import Image
-from pydantic import Field
-from torch import Tensor
+import typer
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
 
-from eval.inspector import inspect, same_objects
-from eval.scene_scores import scene_pixels
-from eval.scenes import scene_for
-from train.config import RunConfig
-from train.loop import LoopConfig, StageLoop
-from train.losses import contrastive_loss, edge_loss, l1_loss, l2_loss
-from train.scene_data import TokenizerBatches
-from unitok.config import UniTokConfig
-from unitok.image import to_pil
-from unitok.model import MAX_LOGIT_SCALE, UniTok
+from mllm.console import announce, say, user_errors
+from train.config import load_config, prepare_run_folder
+from train.discriminator import outline_discriminator
+from train.perceptual import PerceptualLoss
+from train.tokenizer_config import TokenizerConfig
+from train.tokenizer_data import TokenizerData
+from train.tokenizer_dry_run import describe_run
+from train.tokenizer_preview import Preview
+from train.tokenizer_start import initial_model
+from train.tokenizer_trainer import TokenizerTrainer
+from train.trackers import check_trackers
+from unitok.model import UniTok
 
-NUM_PREVIEWS = 64  # scenes that are reconstructed and inspected now and then
-FIRST_PREVIEW = 1_000_000  # of the held-out scenes; the final score looks at the first thousand
-PREVIEW_COLUMNS = 8
-PREVIEW_ROWS = 3
+MODEL_FOLDER = "model"
+AVERAGE_FOLDER = "model_ema"
+TRACKED = "tokenizer"  # folder of TensorBoard's files, and project of W&B
+PREVIEW_SEED = -1  # no sample of the training has it
 
-
-class LossWeights(RunConfig):
-    """The official weights are L1 0.2, L2 1, VQ 1, CLIP 1 beside the perceptual terms."""
-
-    l1: float = 0.2
-    l2: float = 1.0
-    edge: float = 0.0  # our addition, for sizes at which no perceptual network was trained
-    vq: float = 1.0
-    clip: float = 1.0
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-class TokenizerConfig(RunConfig):
-    """Everything about one tokenizer run but its time."""
-
-    model: UniTokConfig
-    init_from: str | None = None  # weights to start from: `nano`, a folder or a hub name
-    batch_size: int = Field(gt=0)
-    weights: LossWeights = LossWeights()
-    loop: LoopConfig
-
-
-class TokenizerTraining:
-    """Losses and previews of one tokenizer run."""
-
-    def __init__(self, model: UniTok, folder: Path, *, weights: LossWeights) -> None:
-        self.model = model
-        self.folder = folder
-        self.weights = weights
-        self.scenes = [scene_for("held_out", FIRST_PREVIEW + i) for i in range(NUM_PREVIEWS)]
-
-    def losses(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
-        """Named loss terms of pixels (B, 3, S, S) and text ids (B, T), and their weighted sum."""
-        pixels, text_ids = batch
-        with torch.no_grad():
-            self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        output = self.model(pixels.contiguous(memory_format=torch.channels_last), text_ids)
-        assert output.text_features is not None
-        terms = {
-            "l1": l1_loss(output.reconstruction, pixels),
-            "l2": l2_loss(output.reconstruction, pixels),
-            "edge": edge_loss(output.reconstruction, pixels),
-            "vq": output.vq_loss,
-            "clip": contrastive_loss(
-                output.image_features, output.text_features, output.logit_scale
-            ),
-        }
-        total = torch.stack([getattr(self.weights, k) * v for k, v in terms.items()]).sum()
-        return {"loss": total, **terms, "usage": output.usage}
-
-    def preview(self, step: int) -> Mapping[str, float]:
-        """Reconstruct held-out scenes that are not scored: some as a picture, the share kept."""
-        pixels = scene_pixels(self.scenes, self.model.config.image_size)
-        rebuilt = self.model.decode(self.model.encode(pixels))
-        pictures = [np.asarray(picture) for picture in to_pil(rebuilt)]
-        same = [
-            same_objects(inspect(picture), scene)
-            for picture, scene in zip(pictures, self.scenes, strict=True)
-        ]
-        path = self.folder / "samples" / f"tokenizer_{step:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        originals = [np.asarray(picture) for picture in to_pil(pixels)]
-        Image.fromarray(_preview_grid(originals, pictures)).save(path)
-        return {"same_objects": sum(same) / len(same), "eval_l1": l1_loss(rebuilt, pixels).item()}
+def train_tokenizer(config: TokenizerConfig, *, resume: bool = False) -> bool:
+    """One run; returns False when a signal stopped it before its end (state is saved)."""
+    check_trackers(config.watch.report_to)
+    accelerator = build_accelerator(config)
+    data = open_data(config, accelerator)
+    preview = open_preview(config, accelerator)
+    with accelerator.main_process_first():  # what is downloaded is there for the others
+        set_seed(config.seed)
+        model = initial_model(config.model, config.init_from)
+    trainer = TokenizerTrainer(config, model, accelerator=accelerator, data=data, preview=preview)
+    with accelerator.main_process_first():  # all that may be missing was found: begin the folder
+        if accelerator.is_main_process:
+            prepare_run_folder(config, trainer.folder, resume=resume)
+    if resume:
+        trainer.resume()
+    start_trackers(trainer)
+    finished = trainer.run()
+    if finished and accelerator.is_main_process:
+        save_result(trainer)
+    accelerator.end_training()
+    return finished
 
 
-def train_tokenizer(
-    config: TokenizerConfig, folder: Path, *, minutes: float | None = None, resume: bool = False
-) -> UniTok | None:
-    """Train in `folder`; returns the model, or None when a signal stopped the run."""
-    torch.manual_seed(config.loop.seed)
-    model = _initial_model(config).to(memory_format=torch.channels_last)
-    training = TokenizerTraining(model, folder, weights=config.weights)
-    stage = StageLoop(
-        "tokenizer",
-        folder,
-        model=model,
-        data=TokenizerBatches(
-            config.batch_size,
-            image_size=config.model.image_size,
-            vocab_size=config.model.text_vocab_size,
-            context_length=config.model.text_context_length,
-        ),
-        compute_losses=training.losses,
-        config=config.loop,
-        samples_per_step=config.batch_size,
-        sample=training.preview,
+def build_accelerator(config: TokenizerConfig) -> Accelerator:
+    return Accelerator(
+        cpu=config.device == "cpu",
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with=list(config.watch.report_to) or None,
+        project_dir=config.output,
     )
-    return model.eval() if stage.run(minutes=minutes, resume=resume) else None
 
 
-def _initial_model(config: TokenizerConfig) -> UniTok:
-    if config.init_from is None:
-        return UniTok(config.model)
-    model = UniTok.from_pretrained(config.init_from).float()
-    if model.config != config.model:
+def open_data(config: TokenizerConfig, accelerator: Accelerator) -> TokenizerData:
+    """The share of this process; ValueError for a batch that cannot be shared."""
+    share = config.batch.size / accelerator.num_processes
+    part = share / config.batch.accumulation
+    if part % config.batch.decode_every:
         raise ValueError(
-            f"init_from {config.init_from} is a tokenizer of other sizes than image_tokenizer.model"
-            f": {model.config}; expected {config.model}"
+            f"batch.size {config.batch.size} over {accelerator.num_processes} processes and "
+            f"{config.batch.accumulation} accumulation steps gives parts of {part:g} pictures, "
+            f"expected a multiple of {config.batch.decode_every}, as one of so many is decoded"
         )
-    return model
+    return TokenizerData(
+        config.data,
+        model_config=config.model,
+        batch_size=config.batch.size,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        num_workers=config.num_workers,
+        seed=config.seed,
+    )
 
 
-def _preview_grid(originals: list[np.ndarray], rebuilt: list[np.ndarray]) -> np.ndarray:
-    """Rows of originals with their reconstructions below."""
-    rows = []
-    for start in range(0, PREVIEW_ROWS * PREVIEW_COLUMNS, PREVIEW_COLUMNS):
-        rows.append(np.concatenate(originals[start : start + PREVIEW_COLUMNS], axis=1))
-        rows.append(np.concatenate(rebuilt[start : start + PREVIEW_COLUMNS], axis=1))
-    return np.concatenate(rows, axis=0)
+def open_preview(config: TokenizerConfig, accelerator: Accelerator) -> Preview | None:
+    """For the main process: the first pictures of an order of their own, the same at any start."""
+    if not accelerator.is_main_process:
+        return None
+    data = TokenizerData(
+        config.data,
+        model_config=config.model,
+        batch_size=config.watch.num_samples,
+        num_workers=0,
+        seed=PREVIEW_SEED,
+    )
+    pixels = next(data.batches(0)).pixels
+    return Preview(pixels.to(accelerator.device), Path(config.output))
+
+
+def start_trackers(trainer: TokenizerTrainer) -> None:
+    """TensorBoard forgets what it was told of steps that are taken again."""
+    settings = {
+        "tensorboard": {"purge_step": trainer.step},
+        "wandb": {"name": trainer.folder.name, "dir": str(trainer.folder)},
+    }
+    trainer.accelerator.init_trackers(TRACKED, init_kwargs=settings)
+
+
+def save_result(trainer: TokenizerTrainer) -> None:
+    """The trained weights, and their average."""
+    trainer.model.save_pretrained(trainer.folder / MODEL_FOLDER)
+    if trainer.average is not None:
+        trainer.average.model.save_pretrained(trainer.folder / AVERAGE_FOLDER)
+
+
+def dry_run(config: TokenizerConfig, processes: int) -> Iterator[str]:
+    """What a run would do, line by line; nothing is written and no weight is read."""
+    judges: dict[str, nn.Module] = {}
+    with torch.device("meta"):
+        model = UniTok(config.model)
+        if config.weights.lpips:
+            unread = config.perceptual.model_copy(update={"weights": "random"})
+            judges["lpips"] = PerceptualLoss(unread)
+        if config.weights.gan:
+            judges["discriminator"] = outline_discriminator(config.adversary.network)
+    yield from describe_run(config, model, judges=judges, processes=processes)
+
+
+@app.command(
+    help="Train an image tokenizer.\n\n"
+    "Example: python -m train.tokenizer train/configs/tokenizer_nano.yaml output=runs/tokenizer"
+)
+def main(
+    config: Annotated[Path, typer.Argument(help="YAML of the run")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings, such as optim.lr=1e-4")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in the output folder")] = False,
+    only_describe: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the run would do")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="For --dry-run: processes (GPUs) on all machines")
+    ] = 1,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    with nullcontext() if debug else user_errors():
+        settings = load_config(TokenizerConfig, config, overrides or [])
+        if only_describe:
+            for line in dry_run(settings, processes):
+                say(line)
+            return
+        finished = train_tokenizer(settings, resume=resume)
+    announce(
+        f"the tokenizer is in {settings.output}/{MODEL_FOLDER}"
+        if finished
+        else "stopped and saved; go on with --resume"
+    )
+
+
+if __name__ == "__main__":
+    app()

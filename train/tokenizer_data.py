@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from train.batch_layout import BatchLayout
-from train.loop import leave_signals_to_parent
 from train.picture_config import (
     CropConfig,
     FolderConfig,
@@ -42,6 +41,7 @@ from train.picture_sources import (
 from train.picture_streams import PictureStreams
 from train.sample_seeds import derive
 from train.sources import BadSample
+from train.stop_request import leave_signals_to_parent
 from unitok.config import UniTokConfig
 from unitok.text import build_text_tokenizer
 

@@ -1,11 +1,21 @@
-"""Curves of a run for TensorBoard: one folder, in which a resumed run goes on."""
+"""What a run reports to: trackers that are installed, and one TensorBoard folder per run."""
 
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
 from transformers.integrations import TensorBoardCallback
 
 TENSORBOARD_FOLDER = "tensorboard"
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise ValueError for a tracker whose package is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"watch.report_to needs the package {name}: pip install {name}, or take it out"
+            )
 
 
 def tensorboard_callback(run: Path, *, step: int) -> TensorBoardCallback:
@@ -13,5 +23,8 @@ def tensorboard_callback(run: Path, *, step: int) -> TensorBoardCallback:
 
     The Trainer's own default starts a folder per process, and both runs would be shown.
     """
+    # Imported here, because the package is missing where nobody reports to it.
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=step + 1)
     return TensorBoardCallback(writer)

@@ -40,13 +40,14 @@ MAX_LOGIT_SCALE = math.log(100)
 class UniTokOutput:
     """What training needs of one batch."""
 
-    reconstruction: Tensor  # (B, 3, H, W), not clamped
+    reconstruction: Tensor  # (B, 3, H, W) of the pictures that were decoded, not clamped
     image_features: Tensor  # (B, E), l2-normalised
     text_features: Tensor | None  # (B, E), l2-normalised; None without texts
     logit_scale: Tensor  # scalar, after exp
     vq_loss: Tensor  # scalar
     usage: Tensor  # scalar, percent of the codebook entries in use
     codes: Tensor  # (B, L, K) int64
+    latents: Tensor  # (B, L, C), before quantization
 
 
 def check_grid(num_tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:
@@ -234,18 +235,25 @@ class UniTok(nn.Module):
         config = self.config
         return build_text_tokenizer(config.text_vocab_size, config.text_context_length)(texts)
 
-    def forward(self, pixels: Tensor, text_ids: Tensor | None = None) -> UniTokOutput:
-        """Pixels, and text ids (B, T) if there are any, -> everything the losses need."""
-        quantized = self.quantizer(self.encode_latents(pixels))
+    def forward(
+        self, pixels: Tensor, text_ids: Tensor | None = None, *, decode_every: int = 1
+    ) -> UniTokOutput:
+        """Pixels, and text ids (B, T) if there are any, -> everything the losses need.
+
+        Of the pictures, only every `decode_every`-th is decoded, beginning with the first.
+        """
+        latents_BLC = self.encode_latents(pixels)
+        quantized = self.quantizer(latents_BLC)
         features_BLC = self._project_back(quantized.quantized)
         return UniTokOutput(
-            reconstruction=self.decoder(features_BLC, self.grid(pixels)),
+            reconstruction=self.decoder(features_BLC[::decode_every], self.grid(pixels)),
             image_features=self._pool(features_BLC),
             text_features=None if text_ids is None else self.encode_text(text_ids),
             logit_scale=self.logit_scale.exp(),
             vq_loss=quantized.vq_loss,
             usage=quantized.usage,
             codes=quantized.codes,
+            latents=latents_BLC,
         )
 
     def _build_projection(self, in_dim: int, out_dim: int) -> nn.Module:

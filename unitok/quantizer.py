@@ -80,6 +80,12 @@ class MultiCodebookQuantizer(nn.Module):
             usage=self._track_usage(codes_BLK),
         )
 
+    def similarities(self, latents_BLC: Tensor) -> Tensor:
+        """Cosines (B * L, K, V) of latents (B, L, C) with all entries: a large tensor."""
+        z_NKD = self._split(latents_BLC).flatten(0, 1)
+        with torch.autocast(z_NKD.device.type, enabled=False):
+            return torch.einsum("nkd,kvd->nkv", z_NKD, self._unit_codebooks())
+
     def check_codes(self, codes_BLK: Tensor) -> None:
         """Raise ValueError unless codes are (B, L, K) and every sub-code lies in 0..V-1."""
         if codes_BLK.is_floating_point() or codes_BLK.dtype == torch.bool:

@@ -1,5 +1,6 @@
 """The settings that ship: every file is valid, and a stage begins where the one before ends."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,25 @@ from train.deepspeed_settings import find_deepspeed
 from train.extraction import ExtractConfig
 from train.nano import NanoConfig
 from train.stage_config import StageConfig
+from train.tokenizer_config import (
+    AdversaryConfig,
+    BatchConfig,
+    LossWeights,
+    OptimConfig,
+    TokenizerConfig,
+)
+from unitok.config import PRESETS
 from unitok.files import read_json
 
 CONFIGS = Path(train.mllm.__file__).parent / "configs"
 DEEPSPEED = sorted(path.stem for path in (CONFIGS / "deepspeed").glob("*.json"))
-OTHERS = {"nano": NanoConfig, "nano_codes": ExtractConfig, "official_codes": ExtractConfig}
+TOKENIZERS = sorted(path.stem for path in CONFIGS.glob("tokenizer_*.yaml"))
+OTHERS = {
+    "nano": NanoConfig,
+    "nano_codes": ExtractConfig,
+    "official_codes": ExtractConfig,
+    **dict.fromkeys(TOKENIZERS, TokenizerConfig),
+}
 STAGES = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OTHERS)
 
 
@@ -69,3 +84,48 @@ def test_adapters_come_with_and_without_quantization(size: str) -> None:
     assert qlora is not None
     assert lora.quantization is None
     assert qlora == lora.model_copy(update={"quantization": "nf4"})
+
+
+def load_tokenizer_run(name: str) -> TokenizerConfig:
+    return load_config(TokenizerConfig, CONFIGS / f"tokenizer_{name}.yaml")
+
+
+@pytest.mark.parametrize("name", ["nano", "base_256", "large_256", "large_256_clip_init"])
+def test_tokenizer_runs_have_the_sizes_of_the_presets(name: str) -> None:
+    config = load_tokenizer_run(name)
+    preset = PRESETS[name.split("_")[0]]
+    assert config.model == replace(preset, drop_path=config.model.drop_path)
+    assert config.output == f"runs/tokenizer_{name}"
+
+
+def test_the_large_run_is_the_published_one() -> None:
+    config = load_tokenizer_run("large_256")
+    assert config.batch.size * config.steps == 1_280_000_000
+    assert config.weights == LossWeights()
+    assert config.optim == OptimConfig()
+    assert config.adversary == AdversaryConfig()
+    assert config.model.drop_path == 0.1
+    assert config.ema_decay is None
+    clip = load_tokenizer_run("large_256_clip_init")
+    changed = {"init_from": clip.init_from, "output": clip.output}
+    assert config.model_copy(update=changed) == clip
+    assert clip.init_from.clip == "ViTamin-L"
+
+
+def test_published_numbers_are_the_defaults() -> None:
+    weights, optim, adversary = LossWeights(), OptimConfig(), AdversaryConfig()
+    assert (weights.l1, weights.l2, weights.lpips, weights.gan) == (0.2, 1.0, 1.0, 0.4)
+    assert (weights.vq, weights.clip, weights.edge, weights.entropy) == (1.0, 1.0, 0, 0)
+    assert (optim.lr, optim.betas, optim.eps) == (5e-4, (0.9, 0.95), 1e-6)
+    assert (optim.weight_decay, optim.clip_grad) == (0.02, 10.0)
+    assert (optim.warmup_share, optim.final_lr_share) == (0.01, 0.1)
+    assert (adversary.start_share, adversary.consistency) == (0.375, 4.0)
+    assert (adversary.optim.lr, adversary.optim.betas) == (2e-5, (0.5, 0.9))
+    assert (adversary.optim.weight_decay, adversary.optim.warmup_share) == (0.2, 0.03)
+
+
+def test_a_batch_of_which_no_nth_picture_is_decoded_and_a_lone_adversary_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"multiple of batch\.vae_batch.* got 8 and 3"):
+        BatchConfig(size=8, vae_batch=3)
+    with pytest.raises(ValueError, match=r"weights\.gan is relative to the reconstruction losses"):
+        LossWeights(l1=0, l2=0, lpips=0)

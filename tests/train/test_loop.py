@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from train.loop import CALIBRATION_STEPS, LoopConfig, StageLoop, learning_rate
+from train.loop import CALIBRATION_STEPS, LoopConfig, StageLoop
 
 CONFIG = LoopConfig(
     lr=0.01, steps=8, warmup_steps=2, bf16=False, log_every=2, sample_every=4, save_every=3
@@ -137,11 +137,3 @@ def test_a_damaged_checkpoint_is_named_and_nothing_starts_afresh(tmp_path: Path)
 def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="stage: loss is nan at step 0"):
         build_loop(tmp_path, scale=float("nan")).run()
-
-
-def test_the_learning_rate_warms_up_and_decays_to_its_share() -> None:
-    rates = [learning_rate(step, 100, CONFIG) for step in range(101)]
-    assert rates[0] == pytest.approx(0.005)
-    assert max(rates) == pytest.approx(0.01)
-    assert rates[100] == pytest.approx(0.01 * CONFIG.final_lr_ratio)
-    assert rates[2:] == sorted(rates[2:], reverse=True)

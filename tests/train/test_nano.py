@@ -11,7 +11,7 @@ from mllm.pipeline import Pipeline
 from train import embed, scene_data
 from train.config import load_config
 from train.nano import DEFAULT_CONFIG, NanoConfig, app, start_run
-from train.tokenizer import train_tokenizer
+from train.nano_tokenizer import train_tokenizer
 from unitok.config import PRESETS
 from unitok.model import UniTok
 
@@ -91,7 +91,7 @@ def test_a_folder_in_use_and_a_missing_run_are_refused(finished: Path, tmp_path:
 def test_a_typo_ends_with_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["-o", str(tmp_path / "run"), "mllm.text_wieght=2"])
     assert result.exit_code == 1
-    assert "mllm.text_wieght: Extra inputs are not permitted" in result.output
+    assert "mllm: unknown key 'text_wieght' (did you mean 'text_weight'?)" in result.output
     assert not (tmp_path / "run").exists()
 
 
