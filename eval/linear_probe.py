@@ -5,9 +5,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from eval.drawing_options import Device
 from eval.feature_run import FeatureConfig, FeatureRun, extract, verdicts
 from eval.logistic_regression import Sweep, fit_best
-from eval.picture_commands import Device, NumProcesses, Output
+from eval.picture_commands import NumProcesses, Output
 from eval.picture_sources import PictureData
 from eval.report import BenchmarkReport, ItemCounts, print_report, write_report
 from eval.result_folder import SETTINGS_FILE

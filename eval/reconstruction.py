@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from eval.batch_parts import fill_parts
-from eval.picture_commands import Device, NumProcesses, Output
+from eval.drawing_options import Device
+from eval.picture_commands import NumProcesses, Output
 from eval.picture_sources import PictureData
 from eval.reconstruction_report import GRID_FILE, finish
 from eval.reconstruction_run import ReconstructionConfig, ReconstructionRun, ReconstructionTask

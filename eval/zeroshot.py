@@ -13,9 +13,10 @@ import torch
 import typer
 from torch import Tensor
 
+from eval.drawing_options import Device
 from eval.feature_run import FeatureConfig, FeatureRun, extract, verdicts
 from eval.file_hashes import hash_lines
-from eval.picture_commands import Device, NumProcesses, Output
+from eval.picture_commands import NumProcesses, Output
 from eval.picture_sources import PictureData
 from eval.precision import full_precision
 from eval.report import BenchmarkReport, ItemCounts, print_report, write_report
