@@ -6,16 +6,17 @@ and metadata. Scorers need question_id and text; what else a line holds is kept.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from unitok.files import atomic_write, parse_json_object
 
 QuestionId = int | str
+Id = TypeVar("Id", bound=Hashable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects of a JSONL file with the place of each, such as "answers.jsonl, line 3"."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; name a file with one JSON object a line")
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:  # a line that is no text is named like any other
         for number, line in enumerate(file, start=1):
             place = f"{path}, line {number}"
             if line.strip():
@@ -83,10 +84,10 @@ def answer_text(answer: AnswerLine) -> str:
     return json.dumps(asdict(answer), ensure_ascii=False) + "\n"
 
 
-def repeated(ids: Sequence[QuestionId]) -> list[QuestionId]:
+def repeated(ids: Sequence[Id]) -> list[Id]:
     """Ids that occur more than once, each once, in order of their second appearance."""
-    seen: set[QuestionId] = set()
-    twice: dict[QuestionId, None] = {}
+    seen: set[Id] = set()
+    twice: dict[Id, None] = {}
     for question_id in ids:
         if question_id in seen:
             twice[question_id] = None

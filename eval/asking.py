@@ -30,6 +30,7 @@ from eval.benchmarks import (
 from eval.processes import CountDone
 from eval.report import BenchmarkReport, ItemCounts, write_report
 from eval.result_folder import SETTINGS_FILE, begin_folder
+from eval.scoring import MissingAnswers
 from eval.versions import model_versions
 from mllm.batch_answers import answer_batch, build_prompt
 from mllm.console import announce
@@ -77,6 +78,16 @@ class Asking:
         self.num_in_all = len(questions)
         self.questions = questions[: config.limit]
 
+    def rehearse(self) -> None:
+        """Score empty answers: what is wrong with the scorer's files is known before any is asked.
+
+        Raises FileNotFoundError for a file that is missing, ValueError for a damaged one.
+        """
+        blank = [
+            self._answer_line(number, "", model_id="") for number in range(len(self.questions))
+        ]
+        self._score(blank, self.options)
+
     def ask(self, pipeline: Pipeline, share: Share, *, count_done: CountDone) -> None:
         """Ask what is missing of this process's share.
 
@@ -120,8 +131,10 @@ class Asking:
             for number in range(len(self.questions))
         ]
         write_answers(answers, self.folder / ANSWERS_FILE)
-        report = self._mark(self._score(answers, {**self.options, **options}), settings)
+        used = {**self.options, **options}
+        report = self._mark(self._score(answers, used), settings)
         write_report(report, self.folder / REPORT_FILE)
+        self._write_submission(answers, used)
         return report
 
     # -- inside ----------------------------------------------------------------------------------
@@ -176,20 +189,24 @@ class Asking:
         )
 
     def _score(self, answers: Sequence[AnswerLine], options: Mapping[str, Any]) -> BenchmarkReport:
-        """The benchmark's own report, and its submission file; of some answers only if it can."""
+        """The benchmark's own report; of a limited run about what was asked alone, if it can."""
+        score = self.benchmark.score_answers
+        limited = taken_options(score, {"answered_only": not self._is_complete})
         try:
-            report = self.benchmark.score_answers(answers, self.config.data, **options)
-        except ValueError as error:
+            return score(answers, self.config.data, **{**limited, **options})
+        except MissingAnswers as error:
             if self._is_complete:
                 raise
             unscored = ItemCounts(len(answers), num_missing=self.num_in_all - len(answers))
             note = f"not scored, since answers are missing: {error}"
             return BenchmarkReport(self.benchmark.NAME, {"score": None}, unscored, notes=(note,))
+
+    def _write_submission(self, answers: Sequence[AnswerLine], options: Mapping[str, Any]) -> None:
+        """The file for the benchmark's test server, which takes complete runs only."""
         name = submission_name(self.benchmark)
         if name is not None and self._is_complete:
             write = cast(Any, self.benchmark).write_submission
             write(answers, self.config.data, self.folder / name, **taken_options(write, options))
-        return report
 
     def _mark(self, report: BenchmarkReport, settings: Mapping[str, Any]) -> BenchmarkReport:
         """The report with the settings of the run, and a note if it is only a first look."""
@@ -197,8 +214,7 @@ class Asking:
         if not self._is_complete:
             notes = (
                 f"INCOMPLETE: only the first {len(self.questions)} of {self.num_in_all} questions "
-                "were asked, the others count as the benchmark counts questions without an answer; "
-                "the values are no result of the benchmark",
+                "were asked; the scores are about those alone and no result of the benchmark",
                 *notes,
             )
         about = {**settings, "complete": self._is_complete, "versions": versions()}

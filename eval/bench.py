@@ -27,18 +27,17 @@ def benchmarks() -> None:
 
 
 def scene_prompts(pipeline: Pipeline, num_questions: int) -> list[Encoded]:
-    """Questions about drawn scenes, spread over all kinds."""
+    """Questions about drawn scenes, of all kinds."""
     questions = load_questions()
     if num_questions > len(questions):
         raise ValueError(f"there are {len(questions)} questions, got --questions {num_questions}")
-    chosen = questions[:: len(questions) // num_questions][:num_questions]
     return [
         build_prompt(
             pipeline.processor,
             as_messages(question.prompt, question.image),
             name=f"question {question.question_id}",
         )
-        for question in chosen
+        for question in questions[:num_questions]
     ]
 
 

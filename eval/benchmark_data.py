@@ -8,6 +8,7 @@ pictures are put beside its question files.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, read_json_lines
@@ -36,21 +37,29 @@ def need_folder(path: Path, source: str) -> Path:
 
 def read_questions(path: Path, image_folder: Path, *, source: str) -> list[BenchmarkQuestion]:
     """Questions of a file in LLaVA's format, whether or not their pictures are there."""
-    return [
+    questions = [
         _parse_question(record, image_folder, place=place)
         for place, record in read_json_lines(need_file(path, source))
     ]
+    if not questions:
+        raise ValueError(f"{path} holds no questions; get it again from {source}")
+    return questions
 
 
 def _parse_question(
     record: Mapping[str, Any], image_folder: Path, *, place: str
 ) -> BenchmarkQuestion:
-    check_fields(record, {"question_id": (int, str), "text": str, "image": str}, place=place)
+    record = {"category": None, **record}
+    check_fields(
+        record,
+        {"question_id": (int, str), "text": str, "image": str, "category": (str, NoneType)},
+        place=place,
+    )
     return BenchmarkQuestion(
         record["question_id"],
         record["text"],
         image=image_folder / record["image"],
-        category=record.get("category"),
+        category=record["category"],
     )
 
 
@@ -92,10 +101,9 @@ def text_list(record: Mapping[str, Any], name: str, *, place: str) -> tuple[str,
 def read_records(path: Path, key: str, *, source: str) -> Iterator[tuple[str, Any]]:
     """The entries of the list `key` in an official JSON file, with the place of each."""
     records = read_json(need_file(path, source)).get(key)
-    if not isinstance(records, list):
-        raise ValueError(
-            f"{path} must hold a list {key}, got {type(records).__name__}; get it from {source}"
-        )
+    if not isinstance(records, list) or not records:
+        got = "an empty one" if records == [] else type(records).__name__
+        raise ValueError(f"{path} must hold a list {key}, got {got}; get it again from {source}")
     for number, record in enumerate(records):
         yield f"{path}, {key}[{number}]", record
 
@@ -115,8 +123,8 @@ def is_result_list(path: Path) -> bool:
     """Whether a file of answers is one JSON list, not a line for each answer."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; name a file with answers")
-    with path.open(encoding="utf-8") as file:
-        return next((line.lstrip() for line in file if line.strip()), "").startswith("[")
+    with path.open("rb") as file:
+        return next((line.lstrip() for line in file if line.strip()), b"").startswith(b"[")
 
 
 def read_result_list(path: Path, *, id_key: str, answer_key: str) -> list[AnswerLine]:

@@ -4,7 +4,9 @@ A benchmark is a module of this package with
 
 - `NAME`, its name on the command line, and `MAX_NEW_TOKENS`, the longest answer it asks for;
 - `load_questions(data)`, the questions in the official order;
-- `score_answers(answers, data, **options)`, the report on answers;
+- `score_answers(answers, data, **options)`, the report on answers; a scorer that counts a question
+  without an answer as wrong has the option `answered_only`, which a limited run sets, and one that
+  needs every answer raises `eval.scoring.MissingAnswers`;
 - `write_submission(answers, data, path)` if its test server takes files, with `SUBMISSION`, the
   file's name, where that is not submission.json;
 - those options of the scorer that also choose the questions or shape the submission, such as a

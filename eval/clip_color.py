@@ -159,5 +159,5 @@ def _fetch_weights(name: str) -> Path:
         f"for colours, download it once with: hf download {repo} {HF_SAFE_WEIGHTS_NAME} "
         "(it goes into the hub's cache), or name that file if it lies elsewhere"
     )
-    with explain_download(repo, revision=None, expected=remedy):
-        return Path(hf_hub_download(repo, HF_SAFE_WEIGHTS_NAME))
+    with explain_download(repo, revision=None, expected=remedy) as local_only:
+        return Path(hf_hub_download(repo, HF_SAFE_WEIGHTS_NAME, local_files_only=local_only))

@@ -17,8 +17,9 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from eval import mmdet_layout as sizes
 from eval.detector import coco_names
+from eval.detector_self_test import RECORD_FILE, write_record
 from eval.file_hashes import sha256_of
-from eval.mask2former import SOURCE_KEY, check_labels
+from eval.mask2former import SOURCE_KEY, Mask2FormerDetector, check_labels
 from eval.mmdet_layout import Move, merging_order, official_moves, relative_position_index
 from unitok.checkpoint import check_layout
 from unitok.files import atomic_write
@@ -31,9 +32,9 @@ _HASHED_NAME = re.compile(r".*-([0-9a-f]{8})\.pth")
 def convert_detector(path: str | Path, folder: str | Path, *, force: bool = False) -> None:
     """Convert the checkpoint `path` into `folder`, for `Mask2FormerDetector.from_pretrained`.
 
-    The folder records the file's name and SHA-256. Raises ValueError for any other file, naming
-    the tensors that are missing, unknown, misshapen or of another type, and FileExistsError
-    unless `force`.
+    The folder records the file's name and SHA-256, and what the detector says about the known
+    picture of its self-test. Raises ValueError for any other file, naming the tensors that are
+    missing, unknown, misshapen or of another type, and FileExistsError unless `force`.
     """
     path, folder = Path(path), Path(folder)
     config_file, weights_file = folder / CONFIG_FILE, folder / "model.safetensors"
@@ -44,11 +45,13 @@ def convert_detector(path: str | Path, folder: str | Path, *, force: bool = Fals
     weights = convert_state_dict(official, source=path)
     config = build_config().to_dict() | {SOURCE_KEY: {"file": path.name, "sha256": digest}}
     folder.mkdir(parents=True, exist_ok=True)
-    config_file.unlink(missing_ok=True)  # written last, so that half a conversion never loads
+    (folder / RECORD_FILE).unlink(missing_ok=True)
+    config_file.unlink(missing_ok=True)  # written after them, so that half a model never loads
     with atomic_write(weights_file) as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
     with atomic_write(config_file) as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_record(Mask2FormerDetector.from_pretrained(folder).see_known_picture(), folder)
 
 
 def build_config() -> Mask2FormerConfig:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from eval.drawing_options import Drawer, with_drawer_options
 from eval.file_hashes import sha256_of
 from eval.genai_skills import (
     ALL,
@@ -24,13 +25,11 @@ from eval.genai_skills import (
     score_skills,
 )
 from eval.picture_commands import (
-    Drawer,
     Force,
     NumProcesses,
     Output,
     Partial,
     draw_benchmark,
-    with_drawer_options,
 )
 from eval.picture_folder import read_generation
 from eval.picture_scorers import ScoreCache, load_scorer
@@ -209,15 +208,8 @@ def generate_command(
     with user_errors():
         lines = read_prompts(prompts, official=not unofficial)
         paths = [picture_path(output, number) for number in range(1, len(lines) + 1)]
-        # As UniTok stores them: pixels cut off to whole levels, JPEG of Pillow's own quality.
         draw_benchmark(
-            drawer,
-            lines,
-            paths,
-            folder=output,
-            rounding="truncate",
-            num_processes=num_processes,
-            benchmark=BENCHMARK,
+            drawer, lines, paths, folder=output, benchmark=BENCHMARK, num_processes=num_processes
         )
 
 

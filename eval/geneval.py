@@ -4,25 +4,28 @@ Prompts are the official file, a file of one's own, or `drawn`: held-out drawn s
 embedded model is judged by the same code and rules, with the inspector as the detector.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from eval.geneval_agreement import agreement_table, compare_judges, difference_lines
+from eval.drawing_options import Device, Drawer, with_drawer_options
+from eval.geneval_agreement import agreement_table, compare_judges, difference_lines, judge_lines
 from eval.geneval_judge import JudgeChoice
-from eval.geneval_pictures import Drawing, generate
-from eval.geneval_prompts import DRAWN_SCENES, PromptSet, drawn_prompts, read_prompts
+from eval.geneval_pictures import generate
+from eval.geneval_prompts import (
+    DRAWN_SCENES,
+    NUM_OFFICIAL_IMAGES,
+    PromptSet,
+    drawn_prompts,
+    read_prompts,
+)
 from eval.geneval_scoring import PAGE_FILE, REPORT_FILE, ScoringRun, score
 from eval.picture_commands import (
-    Device,
-    Drawer,
     Force,
     NumProcesses,
     Output,
     Partial,
-    with_drawer_options,
 )
 from eval.report import BenchmarkReport, print_report
 from mllm.console import announce, out, quiet_libraries, say, user_errors
@@ -39,6 +42,9 @@ Prompts = Annotated[
     str, typer.Argument(help=f"evaluation_metadata.jsonl, a file like it, or {DRAWN_SCENES}")
 ]
 PerTask = Annotated[int, typer.Option(min=1, help=f"With {DRAWN_SCENES}: prompts of each task")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Only so many prompts, of all tasks in turn; labelled so")
+]
 NumImages = Annotated[int, typer.Option("--num-images", "-n", min=1, help="Pictures per prompt")]
 DetectorName = Annotated[
     str | None, typer.Option("--detector", help="inspector, a converted folder or a hub name")
@@ -64,15 +70,15 @@ def generate_command(
     prompts: Prompts,
     output: Output,
     drawer: Drawer,
-    num_images: NumImages = Drawing.num_images,
+    num_images: NumImages = NUM_OFFICIAL_IMAGES,
     per_task: PerTask = 10,
+    limit: Limit = None,
     num_processes: NumProcesses = 1,
 ) -> None:
     quiet_libraries()
     with user_errors():
-        drawing = Drawing(num_images=num_images, **asdict(drawer))
-        chosen = find_prompts(prompts, per_task=per_task)
-        generate(chosen, output, drawing=drawing, num_processes=num_processes)
+        chosen = find_prompts(prompts, per_task=per_task, limit=limit)
+        generate(chosen, output, drawer=drawer, num_images=num_images, num_processes=num_processes)
 
 
 @app.command(
@@ -115,19 +121,21 @@ def run_command(
     detector: DetectorName = None,
     colors: Colors = None,
     options: Options = None,
-    num_images: NumImages = Drawing.num_images,
+    num_images: NumImages = NUM_OFFICIAL_IMAGES,
     per_task: PerTask = 10,
+    limit: Limit = None,
     num_processes: NumProcesses = 1,
     force: Force = False,
 ) -> None:
     quiet_libraries()
     with user_errors():
-        drawing = Drawing(num_images=num_images, **asdict(drawer))
         choice = JudgeChoice(detector, None, colors, tuple(options or ()), drawer.device)
         run = ScoringRun(output / PICTURES_FOLDER, output, force=force)
         run.check()
-        chosen = find_prompts(prompts, per_task=per_task)
-        generate(chosen, run.images, drawing=drawing, num_processes=num_processes)
+        chosen = find_prompts(prompts, per_task=per_task, limit=limit)
+        generate(
+            chosen, run.images, drawer=drawer, num_images=num_images, num_processes=num_processes
+        )
         tell_scores(score(run, choice, num_processes=num_processes), output)
 
 
@@ -157,7 +165,7 @@ def compare_command(
         agreement = compare_judges(images, *judges)
         if output is not None:
             write_json(agreement.to_dict(), output)
-    for line in difference_lines(agreement):
+    for line in [*difference_lines(agreement), *judge_lines(agreement)]:
         say(line)
     out.print(agreement_table(agreement))
 
@@ -180,14 +188,14 @@ def convert_detector_command(
     say(f"wrote {output}; use it with: {COMMAND} score IMAGES -o RESULTS --detector {output}")
 
 
-def find_prompts(source: str, *, per_task: int) -> PromptSet:
+def find_prompts(source: str, *, per_task: int, limit: int | None = None) -> PromptSet:
     """The prompts that a user names; says so when they are not the official ones."""
     if source == DRAWN_SCENES:
-        return drawn_prompts(per_task)
+        return drawn_prompts(per_task).limit(limit)
     prompts = read_prompts(Path(source))
     if prompts.name != "official":
         announce(f"{source} is not GenEval's official prompt file: no published score compares")
-    return prompts
+    return prompts.limit(limit)
 
 
 def tell_scores(report: BenchmarkReport, folder: Path) -> None:

@@ -12,6 +12,7 @@ from eval.geneval_results import ImageResult, find_samples, summarize
 from mllm.console import progress_bar
 
 OVERALL = "overall"
+LETTERS = ("A", "B")  # of the judges, in the table
 Pair = tuple[ImageResult, ImageResult]
 
 
@@ -99,10 +100,9 @@ def count_agreement(pairs: Sequence[Pair]) -> tuple[TaskAgreement, ...]:
 
 
 def agreement_table(agreement: Agreement) -> Table:
-    """Scores of both, and the share of equal verdicts."""
-    first, second = (judge_label(judge) for judge in agreement.judges)
+    """Scores of both, by the letters of `judge_lines`, and the share of equal verdicts."""
     table = Table()
-    for heading in ("task", "images", first, second, "equal verdicts"):
+    for heading in ("task", "images", *LETTERS, "equal verdicts"):
         table.add_column(heading, justify="left" if heading == "task" else "right")
     for task in agreement.tasks:
         scores = (f"{score:.5f}" for score in task.scores)
@@ -110,9 +110,12 @@ def agreement_table(agreement: Agreement) -> Table:
     return table
 
 
-def judge_label(judge: Mapping[str, Any]) -> str:
-    """Name and fingerprint of a detector."""
-    return f"{judge['detector']} ({judge['detector_fingerprint']})"
+def judge_lines(agreement: Agreement) -> list[str]:
+    """Name and whole fingerprint of both detectors, which a table would cut off."""
+    return [
+        f"{letter}: {judge['detector']} ({judge['detector_fingerprint']})"
+        for letter, judge in zip(LETTERS, agreement.judges, strict=True)
+    ]
 
 
 def difference_lines(agreement: Agreement) -> list[str]:

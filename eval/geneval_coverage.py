@@ -24,7 +24,7 @@ OFFICIAL_PROMPTS = {
 class Coverage:
     """The pictures of a run against what it should have."""
 
-    prompts: Mapping[str, Any]  # name, num_prompts and sha256 of the expected prompts
+    prompts: Mapping[str, Any]  # name, num_prompts, sha256 of the expected; num_all of a choice
     num_images: int  # expected of each prompt
     found_prompts: int
     found_sha256: str
@@ -50,8 +50,13 @@ class Coverage:
         """Pictures beyond the expected number of each prompt."""
         return sum(max(number - self.num_images, 0) for _, number in self.found_images)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all prompts, not a choice of them, have all their pictures."""
+        return "num_all" not in self.prompts and not self.problems()
+
     def problems(self) -> list[str]:
-        """Why the run is not complete, in words; empty if it is."""
+        """What is missing of the pictures that the run should have, in words."""
         found = []
         if self.found_sha256 != self.prompts["sha256"]:
             found.append(

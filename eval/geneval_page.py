@@ -38,7 +38,8 @@ select { font: inherit; padding: .2rem .4rem; max-width: 100%; }
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 32rem), 1fr)); }
 .prompt { background: var(--card); border-radius: .6rem; padding: .8rem; }
 .pictures { display: grid; gap: .7rem; margin-top: .5rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 9rem), 1fr)); }
+  grid-template-columns: repeat(4, minmax(0, 1fr)); }
+@media (max-width: 34rem) { .pictures { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 figure { margin: 0; font-size: .8rem; }
 .view { position: relative; border-radius: .3rem; overflow: hidden; outline: 3px solid; }
 .right .view { outline-color: var(--right); } .wrong .view { outline-color: var(--wrong); }

@@ -9,12 +9,13 @@ of its own, told by the numbers of its prompt and of the picture.
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
+from eval.drawing_options import Drawer
 from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
 from eval.geneval_results import METADATA_FILE
-from eval.picture_commands import Drawer, begin_pictures, draw_pictures, tell_missing
+from eval.picture_commands import begin_pictures, draw_pictures, tell_missing
 from eval.picture_folder import PictureJob
 from eval.versions import model_versions
 from mllm.console import announce
@@ -23,32 +24,6 @@ from unitok.files import atomic_write
 # Far beyond any number of prompts, so that no two pictures of a run have the same seed.
 SEED_STEP = 1_000_000
 SEED_RULE = f"seed + number of the prompt + {SEED_STEP} * number of the picture, both from 0"
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """What a user chooses about drawing; None leaves a value to the model."""
-
-    model: str = "nano"
-    num_images: int = NUM_OFFICIAL_IMAGES
-    seed: int = 0
-    batch_size: int = 16
-    guidance_scale: float | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    device: str = "auto"
-    dtype: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("num_images", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-    @property
-    def drawer(self) -> Drawer:
-        """Who draws, whatever the number of pictures."""
-        return Drawer(**{field.name: getattr(self, field.name) for field in fields(Drawer)})
 
 
 @dataclass(frozen=True)
@@ -67,36 +42,44 @@ class PictureKey:
         return seed + self.prompt_number + SEED_STEP * self.number
 
 
-def picture_jobs(prompts: PromptSet, folder: Path, *, drawing: Drawing) -> list[PictureJob]:
+def picture_jobs(
+    prompts: PromptSet, folder: Path, *, num_images: int, seed: int
+) -> list[PictureJob]:
     """All pictures of a run, prompt by prompt."""
     keys = [
         PictureKey(prompt_number, number)
         for prompt_number in range(len(prompts.prompts))
-        for number in range(drawing.num_images)
+        for number in range(num_images)
     ]
     return [
-        PictureJob(
-            key.path(folder), prompts.prompts[key.prompt_number]["prompt"], key.seed(drawing.seed)
-        )
+        PictureJob(key.path(folder), prompts.prompts[key.prompt_number]["prompt"], key.seed(seed))
         for key in keys
     ]
 
 
-def generate(prompts: PromptSet, folder: Path, *, drawing: Drawing, num_processes: int = 1) -> None:
+def generate(
+    prompts: PromptSet,
+    folder: Path,
+    *,
+    drawer: Drawer,
+    num_images: int = NUM_OFFICIAL_IMAGES,
+    num_processes: int = 1,
+) -> None:
     """Draw what is missing in `folder`; settings other than those of the pictures are refused."""
-    drawer = drawing.drawer
+    if num_images < 1:
+        raise ValueError(f"num_images must be at least 1, got {num_images}")
     pipeline = begin_pictures(
         drawer,
         folder,
         num_processes=num_processes,
         texts=[prompt["prompt"] for prompt in prompts.prompts],
         prompts=prompts.describe(),
-        num_images=drawing.num_images,
+        num_images=num_images,
         seed_rule=SEED_RULE,
         versions=model_versions(),
     )
     write_prompts(prompts, folder)
-    jobs = picture_jobs(prompts, folder, drawing=drawing)
+    jobs = picture_jobs(prompts, folder, num_images=num_images, seed=drawer.seed)
     draw_pictures(drawer, jobs, pipeline=pipeline, num_processes=num_processes)
     announce(tell_missing([job.path for job in jobs], folder))
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ Metadata = Mapping[str, Any]
 class PromptSet:
     """Prompts with what they demand, in order; number i has folder i."""
 
-    name: str  # official, drawn or own
+    name: str  # official, drawn or own; of a choice of those, also how many
     prompts: tuple[Metadata, ...]
+    num_all: int | None = None  # of the set that a choice was made from
 
     @cached_property
     def sha256(self) -> str:
@@ -39,7 +41,24 @@ class PromptSet:
 
     def describe(self) -> dict[str, Any]:
         """What identifies the set, for JSON."""
-        return {"name": self.name, "num_prompts": len(self.prompts), "sha256": self.sha256}
+        described = {"name": self.name, "num_prompts": len(self.prompts), "sha256": self.sha256}
+        return described if self.num_all is None else {**described, "num_all": self.num_all}
+
+    def limit(self, number: int | None) -> "PromptSet":
+        """A choice of `number` prompts: the first of every task in turn, then the second ones, ...
+
+        None, or as many as there are, is the set itself.
+        """
+        num_all = len(self.prompts)
+        if number is None or number >= num_all:
+            return self
+        if number < 1:
+            raise ValueError(f"at least 1 prompt is needed, got a limit of {number}")
+        tasks: dict[str, list[Metadata]] = {}
+        for prompt in self.prompts:
+            tasks.setdefault(prompt["tag"], []).append(prompt)
+        in_turn = [prompt for turn in zip_longest(*tasks.values()) for prompt in turn if prompt]
+        return PromptSet(f"{number}-of-{num_all}-{self.name}", tuple(in_turn[:number]), num_all)
 
 
 def prompts_sha256(lines: Iterable[str]) -> str:

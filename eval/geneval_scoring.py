@@ -195,7 +195,6 @@ def build_report(
 ) -> BenchmarkReport:
     """Scores 0..1, overall and by task, with the verdict on each picture."""
     summary = summarize(results)
-    problems = coverage.problems()
     return BenchmarkReport(
         benchmark=benchmark_name(coverage),
         metrics={
@@ -220,7 +219,7 @@ def build_report(
             )
             for key, result in zip(keys, results, strict=True)
         ),
-        settings={**settings, "prompts": coverage.prompts, "is_complete": not problems},
+        settings={**settings, "prompts": coverage.prompts, "is_complete": coverage.is_complete},
         notes=build_notes(coverage),
     )
 
@@ -229,7 +228,7 @@ def benchmark_name(coverage: Coverage) -> str:
     """geneval for the official prompts alone, and only if all pictures are there."""
     name = coverage.prompts["name"]
     parts = ["geneval", "" if name == "official" else name]
-    return "-".join(filter(None, [*parts, "partial" if coverage.problems() else ""]))
+    return "-".join(filter(None, [*parts, "" if coverage.is_complete else "partial"]))
 
 
 def build_notes(coverage: Coverage) -> tuple[str, ...]:
@@ -240,7 +239,12 @@ def build_notes(coverage: Coverage) -> tuple[str, ...]:
             f"partial: {coverage.num_found} of {coverage.num_expected} pictures were scored; "
             f"{'; '.join(coverage.problems())}"
         )
-    if coverage.prompts["name"] != "official":
+    if "num_all" in coverage.prompts:
+        notes.append(
+            f"partial: only {coverage.prompts['num_prompts']} of {coverage.prompts['num_all']} "
+            "prompts were chosen (--limit): no published score compares"
+        )
+    elif coverage.prompts["name"] != "official":
         notes.append("the prompts are not GenEval's: no published score compares")
     elif coverage.num_images != NUM_OFFICIAL_IMAGES:
         notes.append(

@@ -62,6 +62,8 @@ def load_questions(data: Path) -> list[BenchmarkQuestion]:
 def read_official_questions(path: Path) -> list[Question]:
     """The questions of an official file, in its order."""
     records = read_json(need_file(path, SOURCE))
+    if not records:
+        raise ValueError(f"{path} holds no questions; get it again from {SOURCE}")
     return [
         parse_question(question_id, record, source=str(path))
         for question_id, record in records.items()

@@ -7,12 +7,13 @@ graphs, and of LLaVA's conversion of answers to predictions.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any
 
 from eval.answer_files import AnswerLine, QuestionId
 from eval.benchmark_data import check_fields
 from eval.report import BenchmarkReport, GroupScore, ItemResult
-from eval.scoring import count_items
+from eval.scoring import MissingAnswers, count_items
 
 NAME = "gqa"
 
@@ -57,8 +58,12 @@ def parse_question(question_id: str, record: Any, *, source: str = "questions") 
     place = f"{source}, question {question_id}"
     fields = {"question": str, "answer": str, "isBalanced": bool, "types": dict, "groups": dict}
     check_fields(record, {**fields, "semantic": list}, place=place)
-    types = record["types"]
-    check_fields(types, {"structural": str, "semantic": str}, place=f"{place}, types")
+    types = {"detailed": "", **record["types"]}
+    check_fields(
+        types, {"structural": str, "semantic": str, "detailed": str}, place=f"{place}, types"
+    )
+    groups = {"global": None, **record["groups"]}
+    check_fields(groups, {"global": (str, NoneType)}, place=f"{place}, groups")
     for step in record["semantic"]:
         check_fields(step, {"operation": str, "argument": str}, place=f"{place}, semantic")
     return Question(
@@ -67,8 +72,8 @@ def parse_question(question_id: str, record: Any, *, source: str = "questions") 
         is_balanced=record["isBalanced"],
         structural=types["structural"],
         semantic=types["semantic"],
-        detailed=types.get("detailed", ""),
-        group=record["groups"].get("global"),
+        detailed=types["detailed"],
+        group=groups["global"],
         num_words=len(record["question"].split()),
         num_steps=sum(_is_step(step) for step in record["semantic"]),
     )
@@ -141,7 +146,7 @@ def _check_coverage(
     scored: Sequence[Question], missing: Sequence[Question], *, answered_only: bool
 ) -> None:
     if missing and not (answered_only and scored):
-        raise ValueError(
+        raise MissingAnswers(
             f"{len(missing)} balanced questions have no prediction, the first is "
             f"{missing[0].question_id!r}; the official evaluator wants all of them, under ids that "
             "are strings: answer them, or score answered questions only"

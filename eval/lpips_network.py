@@ -40,7 +40,7 @@ def build_lpips(backbone: Backbone, weights: Mapping[str, Tensor] | None) -> Any
     `weights` are torchvision's of the whole classifier; None: the backbone's are random.
     """
     try:
-        from lpips import LPIPS  # type: ignore[import-untyped,unused-ignore]
+        from lpips import LPIPS
     except ImportError as error:
         raise RuntimeError("LPIPS comes with the package lpips; run pip install lpips") from error
     with warnings.catch_warnings():

@@ -24,10 +24,12 @@ from transformers import Mask2FormerForUniversalSegmentation
 from transformers.utils import logging as transformers_logging
 
 from eval.detector import CLASS_NAMES, Detections, coco_names
+from eval.detector_self_test import KnownOutput, check_output, known_pixels, read_record
 from eval.file_hashes import sha256_of
 from eval.geneval_rules import Detection
 from eval.mmdet_pipeline import Instances, postprocess, preprocess
 from eval.precision import full_precision
+from mllm.loading_bar import hide_short_bar
 from unitok.files import read_json
 from unitok.hub import CONFIG_FILE, RELEASED_PATTERNS, explain_download
 
@@ -68,8 +70,8 @@ class Mask2FormerDetector:
     ) -> "Mask2FormerDetector":
         """Load a folder that `convert_detector` wrote, or the hub model `HUB_NAME`, strictly.
 
-        Raises FileNotFoundError for an unknown name and ValueError for a model with other keys,
-        shapes or class names.
+        Raises FileNotFoundError for an unknown name, ValueError for a model with other keys,
+        shapes or class names, and RuntimeError for one that fails its self-test on `device`.
         """
         folder = _find_folder(name)
         config = read_json(folder / CONFIG_FILE)
@@ -80,9 +82,13 @@ class Mask2FormerDetector:
             )
         labels = {int(index): label for index, label in config.get("id2label", {}).items()}
         check_labels(labels, source=folder)
-        model = _load_model(folder, device)
         title, fingerprint = _identify(config, name, folder)
-        return cls(model, name=title, fingerprint=fingerprint)
+        detector = cls(_load_model(folder), name=title, fingerprint=fingerprint)
+        expected = read_record(folder) or detector.see_known_picture()
+        detector.model.to(device)
+        found = detector.see_known_picture()
+        check_output(found, expected, detector=title, device=detector.model.device)
+        return detector
 
     def detect(self, image: Image.Image) -> Detections:
         """What is found in one image, by class, in the order of class probability."""
@@ -96,6 +102,11 @@ class Mask2FormerDetector:
             original_size=prepared.original_size,
         )
         return _by_class(instances)
+
+    def see_known_picture(self) -> KnownOutput:
+        """What the self-test compares."""
+        class_logits, mask_logits = self.forward(known_pixels())
+        return KnownOutput(class_logits[0].cpu(), mask_logits[0].cpu())
 
     @torch.inference_mode()
     def forward(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -141,8 +152,12 @@ def _find_folder(name: str | Path) -> Path:
     if str(name) != HUB_NAME:
         raise FileNotFoundError(f"no detector called {str(name)!r}; {_remedy()}")
     remedy = f"download it once with: hf download {HUB_NAME} config.json model.safetensors"
-    with explain_download(HUB_NAME, revision=None, expected=remedy):
-        return Path(snapshot_download(HUB_NAME, ignore_patterns=RELEASED_PATTERNS))
+    with explain_download(HUB_NAME, revision=None, expected=remedy) as local_only:
+        return Path(
+            snapshot_download(
+                HUB_NAME, ignore_patterns=RELEASED_PATTERNS, local_files_only=local_only
+            )
+        )
 
 
 def _remedy() -> str:
@@ -152,11 +167,11 @@ def _remedy() -> str:
     )
 
 
-def _load_model(folder: Path, device: str | torch.device) -> Mask2FormerForUniversalSegmentation:
+def _load_model(folder: Path) -> Mask2FormerForUniversalSegmentation:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(f"{folder} holds no model.safetensors; {_remedy()}")
-    with _no_load_report():
+    with _no_load_report(), hide_short_bar([weights]):
         loaded: Any = Mask2FormerForUniversalSegmentation.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -165,10 +180,11 @@ def _load_model(folder: Path, device: str | torch.device) -> Mask2FormerForUnive
             ignore_mismatched_sizes=True,  # they are named below, with the others
             output_loading_info=True,
         )
+    model: Mask2FormerForUniversalSegmentation
     model, info = loaded
     if problems := _key_problems(info):
         raise ValueError(f"{weights} does not fit its config: {'; '.join(problems)}; {_remedy()}")
-    return model.to(device)
+    return model
 
 
 @contextmanager

@@ -9,20 +9,18 @@ from typing import Annotated
 
 import typer
 
+from eval.drawing_options import Device, Drawer, with_drawer_options
 from eval.inception import Inception
-from eval.mjhq_fid import BENCHMARK, Comparison, compare, read_entries
+from eval.mjhq_fid import BENCHMARK, Comparison, read_entries, score
 from eval.picture_commands import (
-    Device,
-    Drawer,
     Force,
     NumProcesses,
     Output,
     Partial,
     draw_benchmark,
-    with_drawer_options,
 )
 from eval.picture_features import BATCH_SIZE
-from eval.report import print_report, write_report
+from eval.report import print_report
 from mllm.console import quiet_libraries, say, user_errors
 from mllm.devices import choose_device
 from unitok.files import check_output
@@ -54,19 +52,13 @@ def generate_command(
         prompts = [entry.prompt for entry in entries]
         paths = [output / f"{entry.stem}.jpg" for entry in entries]
         draw_benchmark(
-            drawer,
-            prompts,
-            paths,
-            folder=output,
-            rounding="truncate",
-            num_processes=num_processes,
-            benchmark=BENCHMARK,
+            drawer, prompts, paths, folder=output, benchmark=BENCHMARK, num_processes=num_processes
         )
 
 
 @app.command(
     "score",
-    help="FID of a folder of pictures against the references.\n\n"
+    help="FID of a folder of pictures against the references; started again, it goes on.\n\n"
     f"Example: {COMMAND} score meta_data.json mjhq references -o report.json",
 )
 def score_command(
@@ -90,8 +82,7 @@ def score_command(
         check_output(output, force=force)
         extractor = Inception.from_file(inception, device=choose_device(device))
         comparison = Comparison(pictures, references, metadata, partial, per_category, batch_size)
-        report = compare(comparison, extractor)
-        write_report(report, output)
+        report = score(comparison, extractor, output=output)
     print_report(report)
     say(f"FID by {report.settings['extractor']}; everything is in {output}")
 

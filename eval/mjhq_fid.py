@@ -4,6 +4,7 @@ FIDs differ more by what was compared than by who drew: both folders must hold t
 meta_data.json, name by name, and their sizes, formats and names are stored with the score.
 """
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from eval.picture_features import (
     find_pictures,
 )
 from eval.picture_folder import read_generation
-from eval.report import BenchmarkReport, GroupScore, ItemCounts
+from eval.report import BenchmarkReport, GroupScore, ItemCounts, write_report
 from mllm.console import announce, progress_bar
 from unitok.files import read_json
 
@@ -121,8 +122,22 @@ class Comparison:
     batch_size: int = BATCH_SIZE
 
 
-def compare(comparison: Comparison, extractor: FeatureExtractor) -> BenchmarkReport:
-    """FID of the generated pictures, over all and, if asked for, in each category."""
+def score(comparison: Comparison, extractor: FeatureExtractor, *, output: Path) -> BenchmarkReport:
+    """Compare and write the report; what a stopped run has extracted is not extracted again."""
+    parts = output.with_suffix(".parts")
+    report = compare(comparison, extractor, parts=parts)
+    write_report(report, output)
+    shutil.rmtree(parts)
+    return report
+
+
+def compare(
+    comparison: Comparison, extractor: FeatureExtractor, *, parts: Path | None = None
+) -> BenchmarkReport:
+    """FID of the generated pictures, over all and, if asked for, in each category.
+
+    `parts` is a folder for the features of a run that may be stopped.
+    """
     entries = read_entries(comparison.metadata)
     generation = read_generation(comparison.pictures, [entry.prompt for entry in entries])
     folders = (comparison.pictures, comparison.references)
@@ -135,7 +150,7 @@ def compare(comparison: Comparison, extractor: FeatureExtractor) -> BenchmarkRep
         )
     names = ("generated pictures", "references")
     generated, references = (
-        _extract(each, extractor, comparison.batch_size, what=name)
+        _extract(each, extractor, comparison.batch_size, what=name, parts=parts)
         for each, name in zip(paths, names, strict=True)
     )
     return BenchmarkReport(
@@ -165,12 +180,17 @@ def describe_comparison(comparison: Comparison, extractor: FeatureExtractor) -> 
 
 
 def _extract(
-    paths: Sequence[Path], extractor: FeatureExtractor, batch_size: int, *, what: str
+    paths: Sequence[Path],
+    extractor: FeatureExtractor,
+    batch_size: int,
+    *,
+    what: str,
+    parts: Path | None,
 ) -> PictureFeatures:
     announce(f"reading {len(paths)} {what}")
     with progress_bar(what) as report:
         return extract_features(
-            paths, extractor, resize=RESIZE, batch_size=batch_size, progress=report
+            paths, extractor, resize=RESIZE, batch_size=batch_size, parts=parts, progress=report
         )
 
 

@@ -16,19 +16,19 @@ import binascii
 import csv
 import importlib
 import io
-import re
 import string
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 from PIL import Image, UnidentifiedImageError
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, read_answers
 from eval.benchmark_data import LETTER, need_file
+from eval.option_inference import infer_option
 from eval.report import BenchmarkReport, GroupScore, ItemResult
 from eval.scorer_commands import (
     AnswersOption,
@@ -54,7 +54,7 @@ DEV_SPLIT = "mmbench_dev_20230712"
 SOURCE = "download.openmmlab.com/mmclassification/datasets/mmbench"
 SHIFT = 1_000_000
 ASKED_LETTERS = "ABCD"
-REFUSED = "Z"
+NEEDED_COLUMNS = ("index", "question", "A", "B")
 # LLaVA's submission leaves these out and puts `prediction` at the seventh place.
 UNSENT_COLUMNS = ("hint", "category", "source", "image", "comment", "l2-category")
 PREDICTION_PLACE = 6
@@ -67,48 +67,8 @@ EMPTY_CELLS = frozenset(
         *("1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
     )
 )
-# Fragments of replies by which VLMEvalKit knows a failed request and refusals.
-API_FAILURE = "Failed to obtain answer via API"
-REFUSALS = (
-    "Sorry, I can't help with images of people yet.",
-    "I can't process this file.",
-    "I'm sorry, but without the image provided",
-    "Cannot determine the answer",
-)
-_PUNCTUATION = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-_SENTENCE = re.compile(r"answer\s+is\s+\**([ABCD])", re.IGNORECASE)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def infer_option(text: str, choices: Mapping[str, str]) -> str | None:
-    """The option that an answer means: a letter, Z for a refusal, None if the rules find none."""
-    return _infer_letter(text, choices) or _infer_text(text, choices)
-
-
-def _infer_letter(text: str, choices: Mapping[str, str]) -> str | None:
-    if API_FAILURE in text:
-        return None
-    if any(refusal in text for refusal in REFUSALS):
-        return REFUSED
-    tokens = text.translate(_PUNCTUATION).split()
-    present = [letter for letter in choices if letter in tokens]
-    if len(present) == 1 and tokens.index(present[0]) >= len(tokens) - 4:
-        return present[0]
-    if not present and REFUSED in tokens:
-        return REFUSED
-    # Nothing need follow the letter: officially "the answer is clear" means C.
-    sentence = _SENTENCE.search(text)
-    letter = sentence[1].upper() if sentence else None
-    return letter if letter in choices else None
-
-
-def _infer_text(text: str, choices: Mapping[str, str]) -> str | None:
-    answer = text.lower()
-    if len(answer) > 2 * sum(map(len, choices.values())):
-        return None
-    found = [letter for letter, choice in choices.items() if choice.lower() in answer]
-    return found[0] if len(found) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -148,26 +108,34 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table; ValueError for a file without index and question."""
+    """The rows of a table; ValueError for a file that is none, or lacks what all rows need."""
     # Pictures are longer than the csv module's limit for a field.
     csv.field_size_limit(sys.maxsize)
-    with need_file(path, SOURCE).open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        if not {"index", "question"} <= set(reader.fieldnames or ()):
-            raise ValueError(
-                f"{path} must have the columns index and question, got "
-                f"{', '.join(reader.fieldnames or ())}"
-            )
-        return [
-            _parse_row(cells, f"{path}, row {number}") for number, cells in enumerate(reader, 1)
-        ]
+    try:
+        with need_file(path, SOURCE).open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t")
+            columns, lines = reader.fieldnames or (), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no table ({error}); get it again from {SOURCE}") from None
+    if missing := [name for name in NEEDED_COLUMNS if name not in columns]:
+        raise ValueError(
+            f"{path} must have the columns {', '.join(NEEDED_COLUMNS)}, lacks "
+            f"{', '.join(missing)}; get it again from {SOURCE}"
+        )
+    if not lines:
+        raise ValueError(f"{path} holds no questions; get it again from {SOURCE}")
+    return [_parse_row(cells, f"{path}, row {number}") for number, cells in enumerate(lines, 1)]
 
 
-def _parse_row(cells: Mapping[str, str], place: str) -> Row:
-    index, question = cells["index"], cells["question"]
-    if not index.isdecimal() or question is None:
-        raise ValueError(f"{place}: expected a number and a question, got {index!r}, {question!r}")
-    return Row(int(index), cells)
+def _parse_row(cells: Mapping[str | None, Any], place: str) -> Row:
+    # The csv module fills a short row with None and gathers a long one's surplus under None.
+    if None in cells or None in cells.values():
+        raise ValueError(
+            f"{place} has not a cell for each column; get the table again from {SOURCE}"
+        )
+    if not cells["index"].isdecimal():
+        raise ValueError(f"{place}: index must be a number, got {cells['index']!r}")
+    return Row(int(cells["index"]), cast(Mapping[str, str], cells))
 
 
 def load_questions(data: Path, *, split: str = DEV_SPLIT) -> list[BenchmarkQuestion]:
@@ -233,13 +201,21 @@ def circular_hits(rows: Sequence[Row], items: Sequence[ItemResult]) -> dict[int,
 
 
 def score_answers(
-    answers: Sequence[AnswerLine], data: Path, *, split: str = DEV_SPLIT
+    answers: Sequence[AnswerLine],
+    data: Path,
+    *,
+    split: str = DEV_SPLIT,
+    answered_only: bool = False,
 ) -> BenchmarkReport:
-    """CircularEval and VanillaEval on a table with answers; a table without is not scored."""
-    rows = read_rows(_table_path(data, split))
+    """CircularEval and VanillaEval on a table with answers; a table without is not scored.
+
+    `answered_only` leaves out the rows without an answer, which are wrong otherwise.
+    """
+    table = read_rows(_table_path(data, split))
     by_id = latest_answers(answers)
+    rows = [row for row in table if row.index in by_id] if answered_only else table
     items = [score_row(row, by_id.get(row.index)) for row in rows]
-    is_labelled = any(row.cell("answer") is not None for row in rows)
+    is_labelled = any(row.cell("answer") is not None for row in table)
     is_circular = any(row.index >= SHIFT for row in rows)
     hits = circular_hits(rows, items) if is_labelled and is_circular else {}
     vanilla = [item.score == 1 for row, item in zip(rows, items, strict=True) if row.index < SHIFT]
@@ -249,14 +225,21 @@ def score_answers(
             "circular": percentage(sum(hits.values()), len(hits)),
             "vanilla": percentage(sum(vanilla), len(vanilla)) if is_labelled else None,
         },
-        counts=count_items(
-            [row.index for row in rows],
-            [answer.question_id for answer in answers],
-            num_unparsable=count_unread(items),
+        counts=replace(
+            count_items(
+                [row.index for row in table],
+                [answer.question_id for answer in answers],
+                num_unparsable=count_unread(items),
+            ),
+            num_items=len(rows),
         ),
         groups=_group_scores(rows, hits),
         items=tuple(items),
-        settings={"split": split, "option_inference": "VLMEvalKit's rules, without GPT"},
+        settings={
+            "split": split,
+            "option_inference": "VLMEvalKit's rules, without GPT",
+            "answered_only": answered_only,
+        },
         notes=(
             *duplicate_notes(answers),
             *_table_notes(rows, is_labelled=is_labelled, is_circular=is_circular),
@@ -283,7 +266,7 @@ def _table_notes(rows: Sequence[Row], *, is_labelled: bool, is_circular: bool) -
     if not is_labelled:
         return ["the table has no answers: not scored; send the submission to the leaderboard"]
     if not is_circular:
-        return ["the table has no shifted options: CircularEval cannot be computed"]
+        return ["no options are shifted: CircularEval cannot be computed"]
     num_shifts: dict[int, int] = {}
     for row in rows:
         num_shifts[row.base] = num_shifts.get(row.base, 0) + 1

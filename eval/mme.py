@@ -63,12 +63,17 @@ def load_questions(data: Path) -> list[BenchmarkQuestion]:
 
 
 def write_submission(answers: Sequence[AnswerLine], data: Path, path: Path) -> None:
-    """Write the folder that the official tool reads, one text file for each category."""
+    """Write the folder that the official tool reads, one text file for each category.
+
+    A new folder gets its name once it is whole.
+    """
     converted = convert_answers(answers, read_truth(data / "MME" / RELEASE))
-    path.mkdir(exist_ok=True)
+    folder = path if path.exists() else path.with_name(f".{path.name}")
+    folder.mkdir(exist_ok=True)
     for category, rows in converted.items():
-        with atomic_write(path / f"{category}.txt") as temporary:
+        with atomic_write(folder / f"{category}.txt") as temporary:
             temporary.write_text(results_text(rows), encoding="utf-8")
+    folder.rename(path)
 
 
 def score_answers(answers: Sequence[AnswerLine], data: Path) -> BenchmarkReport:

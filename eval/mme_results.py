@@ -12,6 +12,7 @@ from pathlib import Path
 from eval.answer_files import AnswerLine
 from eval.arithmetic import running_sum
 from eval.benchmark_data import SHORT_ANSWER, need_folder
+from unitok.files import read_text
 
 SUBTASKS = {
     "Perception": (
@@ -166,7 +167,7 @@ def read_results(folder: Path) -> dict[str, list[Row]]:
             raise FileNotFoundError(
                 f"{path} does not exist; MME is scored on all of {', '.join(ALL_SUBTASKS)}"
             )
-        rows[subtask] = parse_rows(path.read_text(encoding="utf-8"), str(path))
+        rows[subtask] = parse_rows(read_text(path), str(path))
     return rows
 
 
@@ -184,7 +185,7 @@ def read_truth(release: Path) -> dict[QuestionKey, str]:
         nested = (category / "images").exists()
         folder = category / "questions_answers_YN" if nested else category
         for path in sorted(need_folder(folder, RELEASE_SOURCE).glob("*.txt")):
-            for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+            for number, line in enumerate(read_text(path).split("\n"), start=1):
                 if line.strip():
                     question, answer = _truth_fields(line, place=f"{path}, line {number}")
                     truth[category.name, path.name, question] = answer
@@ -193,8 +194,8 @@ def read_truth(release: Path) -> dict[QuestionKey, str]:
 
 def _truth_fields(line: str, *, place: str) -> tuple[str, str]:
     fields = line.strip().split("\t")
-    if len(fields) != 2:
-        raise ValueError(f"{place}: expected question TAB answer, got {line!r}")
+    if len(fields) != 2 or fields[1].lower() not in ("yes", "no"):
+        raise ValueError(f"{place}: expected question TAB Yes or No, got {line!r}")
     return fields[0], fields[1]
 
 

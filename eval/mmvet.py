@@ -40,7 +40,7 @@ from eval.mmvet_grader import (
 )
 from eval.report import BenchmarkReport, GroupScore, ItemCounts, ItemResult
 from eval.scorer_commands import DataOption, ForceOption, OutputOption, run_scorer
-from eval.scoring import count_items, duplicate_notes, listed
+from eval.scoring import MissingAnswers, count_items, duplicate_notes, listed
 from unitok.files import atomic_write, read_json
 
 NAME = "mmvet"
@@ -65,11 +65,14 @@ def read_records(data: Path) -> dict[str, Record]:
     records = {}
     for key, record in read_json(path).items():
         match record:
-            case {"question": str(question), "answer": str(truth), "capability": [*names]}:
+            case {"question": str(question), "answer": str(truth), "capability": [*names]} if all(
+                name in CAPABILITIES for name in names
+            ):
                 records[key] = Record(question, truth, tuple(names))
             case _:
                 raise ValueError(
-                    f"{path}, {key}: expected question, answer and capability, got {record!r}"
+                    f"{path}, {key}: expected question, answer and a list capability of "
+                    f"{', '.join(CAPABILITIES)}, got {record!r}"
                 )
     if not records:
         raise ValueError(f"{path} holds no questions; get it again from {SOURCE}")
@@ -153,7 +156,7 @@ def _message(table: str, record: Record, prediction: str) -> str:
 def _check_complete(records: Mapping[str, Record], predictions: Mapping[str, str]) -> None:
     missing = [key for key in records if key not in predictions]
     if missing:
-        raise ValueError(
+        raise MissingAnswers(
             f"MM-Vet grades complete runs only, got no answer to {listed(missing)}; answer every "
             "question first"
         )

@@ -1,16 +1,15 @@
-"""What the commands that draw a benchmark's pictures have in common: options, and the drawing."""
+"""What the commands that draw a benchmark's pictures have in common."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from inspect import Parameter, Signature, signature
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
+from eval.drawing_options import Drawer
 from eval.picture_folder import (
     SETTINGS_FILE,
-    DrawingPlan,
     PictureJob,
     cut_batches,
     describe_drawing,
@@ -20,77 +19,16 @@ from eval.picture_folder import (
 from eval.processes import CountDone, own_share, run_with_bar
 from eval.result_folder import begin_folder
 from mllm.console import announce
-from mllm.pipeline import MAX_BATCH_SIZE, Pipeline
-from mllm.share import Share, process_device
+from mllm.pipeline import Pipeline
+from mllm.share import Share
 from unitok.image import Rounding
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to")]
-Model = Annotated[str, typer.Option(help="nano, a folder or a hub name")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the first picture; the others follow from it")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures drawn at a time")]
-Guidance = Annotated[float | None, typer.Option(help="1: none; by default the model's own")]
-Temperature = Annotated[float | None, typer.Option(min=0, help="By default the model's own")]
-TopK = Annotated[int | None, typer.Option(min=1, help="By default the model's own")]
-TopP = Annotated[float | None, typer.Option(help="By default the model's own")]
 NumProcesses = Annotated[int, typer.Option(min=1, help="Side by side, each on its own GPU")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16")]
 Partial = Annotated[bool, typer.Option("--partial", help="Score what is there, labelled so")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there")]
 
 SEED_RULE = "seed + number of the picture, from 0"
-
-
-@dataclass(frozen=True)
-class Drawer:
-    """Who draws, and how; None leaves a value to the model."""
-
-    model: Model = "nano"
-    seed: Seed = 0
-    batch_size: BatchSize = MAX_BATCH_SIZE
-    guidance_scale: Guidance = None
-    temperature: Temperature = None
-    top_k: TopK = None
-    top_p: TopP = None
-    device: Device = "auto"
-    dtype: Dtype = None
-
-    def load(self) -> Pipeline:
-        """The model, on the device of this process."""
-        device = process_device(self.device)
-        return Pipeline.from_pretrained(self.model, device=device, dtype=self.dtype)
-
-    def plan(self, pipeline: Pipeline, rounding: Rounding = "round") -> DrawingPlan:
-        """The choices about sampling, and the model's own where none was made."""
-        sampling = pipeline.build_sampling(
-            guidance_scale=self.guidance_scale,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-        )
-        return DrawingPlan(sampling, rounding, self.batch_size)
-
-
-def with_drawer_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for each field of Drawer in place of its argument `drawer`."""
-    hints = get_type_hints(Drawer, include_extras=True)
-    options = [
-        Parameter(
-            field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(Drawer)
-    ]
-    own = [each for each in signature(command).parameters.values() if each.name != "drawer"]
-    parameters = [*(each.replace(kind=Parameter.KEYWORD_ONLY) for each in own), *options]
-
-    def run(**values: Any) -> None:
-        drawer = Drawer(**{field.name: values.pop(field.name) for field in fields(Drawer)})
-        command(drawer=drawer, **values)
-
-    # What typer makes a command line of.
-    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
-    return run
 
 
 @dataclass(frozen=True)
@@ -165,19 +103,19 @@ def draw_benchmark(
     paths: Sequence[Path],
     *,
     folder: Path,
-    rounding: Rounding,
+    benchmark: str,
     num_processes: int = 1,
     limit: int | None = None,
-    **benchmark: Any,
 ) -> None:
     """Fill `folder` with a picture of each prompt, or with this process's share of them.
 
-    With a `limit`, only those of the first prompts are drawn. `benchmark` is stored with the
-    settings. Picture number i, from 0, has the seed `seed + i`.
+    As UniTok stores them: pixels cut off to whole levels, files of Pillow's own quality. With a
+    `limit`, only those of the first prompts are drawn. Picture number i, from 0, has the seed
+    `seed + i`.
     """
-    how: Any = {"rounding": rounding, "num_processes": num_processes}
+    how: Any = {"rounding": "truncate", "num_processes": num_processes}
     pipeline = begin_pictures(
-        drawer, folder, texts=prompts, seed_rule=SEED_RULE, **how, **benchmark
+        drawer, folder, texts=prompts, seed_rule=SEED_RULE, benchmark=benchmark, **how
     )
     jobs = [
         PictureJob(path, prompt, drawer.seed + number)

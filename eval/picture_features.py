@@ -2,9 +2,10 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from eval.fid_resize import RESIZES, ResizeName
 from eval.file_hashes import hash_lines
 from eval.inception import FeatureExtractor
+from unitok.files import atomic_write
 
 # What clean-fid looks for, in both cases, except for arrays.
 SUFFIXES = frozenset(
@@ -61,35 +64,67 @@ def extract_features(
     *,
     resize: ResizeName,
     batch_size: int = BATCH_SIZE,
+    parts: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PictureFeatures:
-    """Features and logits of picture files, resized to Inception's input by `resize`."""
-    features, logits, sizes = [], [], Counter[str]()
-    for pixels, batch_sizes in _read_batches(paths, resize, batch_size=batch_size):
-        extracted = extractor.extract(pixels)
-        features.append(extracted.features.cpu().numpy())
-        logits.append(extracted.logits.cpu().numpy())
-        sizes.update(batch_sizes)
-        if progress is not None:
-            progress(sizes.total(), len(paths))
+    """Features and logits of picture files, resized to Inception's input by `resize`.
+
+    With a folder for `parts`, each batch is stored there, and one that was stored by a run that was
+    stopped is not computed again.
+    """
+    batches, num_done = [], 0
+    with ThreadPoolExecutor(min(MAX_READERS, os.cpu_count() or 1)) as readers:
+        for start in range(0, len(paths), batch_size):
+            batch = paths[start : start + batch_size]
+            part = None if parts is None else parts / _part_name(batch, extractor, resize)
+            if part is not None and part.is_file():
+                batches.append(load_file(part))
+            else:
+                read = readers.map(partial(_read, resize=resize), batch)
+                batches.append(_extract_batch(read, extractor, part))
+            num_done += len(batch)
+            if progress is not None:
+                progress(num_done, len(paths))
+    return _join(paths, batches)
+
+
+def _join(paths: Sequence[Path], batches: Sequence[dict[str, NDArray]]) -> PictureFeatures:
+    """What `_extract_batch` gave of all pictures."""
+    joined = {name: np.concatenate([each[name] for each in batches]) for name in batches[0]}
+    sizes = Counter(f"{width}x{height}" for width, height in joined["sizes"].tolist())
     return PictureFeatures(
-        tuple(paths), np.concatenate(features), np.concatenate(logits), dict(sizes.most_common())
+        tuple(paths), joined["features"], joined["logits"], dict(sizes.most_common())
     )
 
 
-def _read_batches(
-    paths: Sequence[Path], resize: ResizeName, *, batch_size: int
-) -> Iterator[tuple[torch.Tensor, list[str]]]:
-    """Pixels (B, 3, 299, 299) and the sizes of the files, read by several threads."""
-    with ThreadPoolExecutor(min(MAX_READERS, os.cpu_count() or 1)) as readers:
-        for start in range(0, len(paths), batch_size):
-            read = readers.map(lambda path: _read(path, resize), paths[start : start + batch_size])
-            pictures, sizes = zip(*read, strict=True)
-            yield torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), list(sizes)
+def _part_name(paths: Sequence[Path], extractor: FeatureExtractor, resize: ResizeName) -> str:
+    """Another one for other or changed files, another network or another resize."""
+    files = [(path, path.stat()) for path in paths]
+    lines = [f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files]
+    key = hash_lines([extractor.name, extractor.sha256, resize, *lines])
+    return f"{key}.safetensors"
 
 
-def _read(path: Path, resize: ResizeName) -> tuple[NDArray, str]:
-    """A resized picture (299, 299, 3), and the file's own size as text."""
+def _extract_batch(
+    read: Iterable[tuple[NDArray, tuple[int, int]]], extractor: FeatureExtractor, part: Path | None
+) -> dict[str, NDArray]:
+    """Features, logits and sizes (B, 2), width first, of pictures; also stored in `part`."""
+    pictures, sizes = zip(*read, strict=True)
+    output = extractor.extract(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+    extracted = {
+        "features": output.features.cpu().numpy(),
+        "logits": output.logits.cpu().numpy(),
+        "sizes": np.array(sizes),
+    }
+    if part is not None:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(part) as temporary:
+            save_file(extracted, temporary)
+    return extracted
+
+
+def _read(path: Path, resize: ResizeName) -> tuple[NDArray, tuple[int, int]]:
+    """A resized picture (299, 299, 3), and the file's own width and height."""
     try:
         # Not turned upright and not laid over white: the official programs convert, no more.
         with Image.open(path) as image:
@@ -99,7 +134,7 @@ def _read(path: Path, resize: ResizeName) -> tuple[NDArray, str]:
             error
         )
     height, width = picture.shape[:2]
-    return RESIZES[resize](picture), f"{width}x{height}"
+    return RESIZES[resize](picture), (width, height)
 
 
 def describe_folder(folder: Path, pictures: PictureFeatures) -> dict[str, Any]:

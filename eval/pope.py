@@ -12,21 +12,16 @@ place in the files and so mixes them up silently; here pictures and questions ar
 where they differ, answers and labels are joined on them and a note says so.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eval.answer_files import (
-    AnswerLine,
-    BenchmarkQuestion,
-    QuestionId,
-    read_json_lines,
-)
+from eval.answer_files import AnswerLine, BenchmarkQuestion, QuestionId, read_json_lines, repeated
 from eval.benchmark_data import BUNDLE, SHORT_ANSWER, check_pictures, read_questions
 from eval.report import BenchmarkReport, GroupScore, ItemResult
 from eval.scorer_commands import scorer_app
-from eval.scoring import count_items
+from eval.scoring import count_items, listed
 
 NAME = "pope"
 MAX_NEW_TOKENS = 128
@@ -137,11 +132,16 @@ def read_labels(folder: Path) -> dict[str, list[LabelLine]]:
         )
     known = [category for category in CATEGORIES if category in files]
     return {
-        category: [
-            _parse_label(record, place) for place, record in read_json_lines(files[category])
-        ]
+        category: _read_label_lines(files[category])
         for category in [*known, *sorted(files.keys() - known)]
     }
+
+
+def _read_label_lines(path: Path) -> list[LabelLine]:
+    lines = [_parse_label(record, place) for place, record in read_json_lines(path)]
+    if not lines:
+        raise ValueError(f"{path} holds no labels; get it again from {LABEL_SOURCE}")
+    return lines
 
 
 def _parse_label(record: Mapping[str, Any], place: str) -> LabelLine:
@@ -159,7 +159,7 @@ class Pairing:
     answers: tuple[AnswerLine, ...]
     labels: tuple[str, ...]
     rule: str  # position or question
-    note: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def pair_with_labels(
@@ -174,11 +174,9 @@ def pair_with_labels(
     num_strangers = sum(
         label.subject not in (None, subject) for subject, label in zip(asked, labels, strict=False)
     )
-    by_position = Pairing(
-        answers=tuple(answers), labels=tuple(line.label for line in labels), rule="position"
-    )
+    by_position = Pairing(tuple(answers), tuple(line.label for line in labels), "position")
     if num_strangers == 0:
-        return replace(by_position, note=_length_note(answers, labels, category=category))
+        return replace(by_position, notes=_length_notes(answers, labels, category=category))
     by_subject = dict(zip(asked, answers, strict=True))
     joined = [
         (by_subject[line.subject], line.label) for line in labels if line.subject in by_subject
@@ -186,29 +184,48 @@ def pair_with_labels(
     if not joined:
         return replace(
             by_position,
-            note=f"{category}: no label names the picture and question of any answer; paired by "
-            "position, which nothing confirms",
+            notes=(
+                f"{category}: no label names the picture and question of any answer; paired by "
+                "position, which nothing confirms",
+            ),
         )
     return Pairing(
         answers=tuple(answer for answer, _ in joined),
         labels=tuple(label for _, label in joined),
         rule="question",
-        note=f"{category}: {num_strangers} labels belong to another picture or question than the "
-        f"answers at their place, so {len(joined)} of {len(answers)} answers and {len(labels)} "
-        f"labels were joined on picture and question; LLaVA's questions need the labels of "
-        f"{LABEL_SOURCE}",
+        notes=(
+            f"{category}: {num_strangers} labels belong to another picture or question than the "
+            f"answers at their place, so {len(joined)} of {len(answers)} answers and {len(labels)} "
+            f"labels were joined on picture and question; LLaVA's questions need the labels of "
+            f"{LABEL_SOURCE}",
+            *_ambiguity_notes(asked, labels, category=category),
+        ),
     )
 
 
-def _length_note(
+def _length_notes(
     answers: Sequence[AnswerLine], labels: Sequence[LabelLine], *, category: str
-) -> str | None:
+) -> tuple[str, ...]:
     if len(answers) == len(labels):
-        return None
+        return ()
     return (
         f"{category}: {len(answers)} answers but {len(labels)} labels; the surplus is not counted "
-        f"(expected 2,910 for random and 3,000 for the others, labels from {LABEL_SOURCE})"
+        f"(expected 2,910 for random and 3,000 for the others, labels from {LABEL_SOURCE})",
     )
+
+
+def _ambiguity_notes(
+    asked: Sequence[Subject], labels: Sequence[LabelLine], *, category: str
+) -> Iterator[str]:
+    """What picture and question, by which labels find their answers, do not tell apart."""
+    labelled = [line.subject for line in labels if line.subject is not None]
+    for subjects, verb, rule in (
+        (asked, "answers are about", "of which the last counts"),
+        (labelled, "labels are of", "each of which counts"),
+    ):
+        if twice := repeated(subjects):
+            names = listed(": ".join(subject) for subject in twice)
+            yield f"{category}: several {verb} {names}, {rule}"
 
 
 def load_questions(data: Path) -> list[BenchmarkQuestion]:
@@ -248,7 +265,7 @@ def score_answers(answers: Sequence[AnswerLine], data: Path) -> BenchmarkReport:
         ),
         settings={"pairing": {name: pairing.rule for name, pairing in pairings.items()}},
         notes=(
-            *(pairing.note for pairing in pairings.values() if pairing.note),
+            *(note for pairing in pairings.values() for note in pairing.notes),
             *_zero_notes(scores),
             *_question_notes(questions.values(), pairings),
         ),

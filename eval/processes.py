@@ -134,6 +134,7 @@ def _run_share(task: Task, share: Share, messages: Any) -> None:
     """What a process does; the number of finished items or a user's error goes to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted parent ends its processes
     quiet_libraries()
+    _hide_bars()
     _share_machine(share)
     parent = multiprocessing.parent_process()
 
@@ -146,6 +147,13 @@ def _run_share(task: Task, share: Share, messages: Any) -> None:
         task.run(share, count_done)
     except USER_ERRORS as error:
         messages.put(str(error))
+
+
+def _hide_bars() -> None:
+    """Those of libraries: bars of several processes would overwrite each other."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
 
 
 def _share_machine(share: Share) -> None:

@@ -69,17 +69,22 @@ class BenchmarkReport:
 
 
 def read_report(path: Path) -> BenchmarkReport:
-    """A report that `write_report` stored."""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return BenchmarkReport(
-        **{
-            **record,
-            "counts": ItemCounts(**record["counts"]),
-            "groups": tuple(GroupScore(**group) for group in record["groups"]),
-            "items": tuple(ItemResult(**item) for item in record["items"]),
-            "notes": tuple(record["notes"]),
-        }
-    )
+    """A report that `write_report` stored; ValueError that names the file for anything else."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return BenchmarkReport(
+            **{
+                **record,
+                "counts": ItemCounts(**record["counts"]),
+                "groups": tuple(GroupScore(**group) for group in record["groups"]),
+                "items": tuple(ItemResult(**item) for item in record["items"]),
+                "notes": tuple(record["notes"]),
+            }
+        )
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"{path} is no whole report of this version; delete it, and it is made again"
+        ) from None
 
 
 def write_report(report: BenchmarkReport, path: Path) -> None:

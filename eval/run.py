@@ -50,6 +50,8 @@ def main(
     for problem in state.problems():
         announce(f"INCOMPLETE: {problem}")
     say(f"everything is in {results / RESULTS_FILE}; look at {results / PICTURE_FILE}")
+    with user_errors():
+        state.check_failures()
 
 
 if __name__ == "__main__":

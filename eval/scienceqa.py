@@ -10,6 +10,7 @@ Files below DATA:
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from eval.benchmark_data import (
     check_pictures,
     need_file,
     read_json_list,
+    text_list,
 )
 from eval.report import BenchmarkReport, GroupScore, ItemResult
 from eval.scorer_commands import scorer_app
@@ -62,13 +64,14 @@ def score_problem(
     problem: Mapping[str, Any], answer: AnswerLine | None, *, problem_id: str
 ) -> ItemResult:
     """One problem; without an answer it is wrong and counts as one without a picture."""
-    place = f"ScienceQA problem {problem_id}"
+    place = f"problems.json, problem {problem_id}"
     check_fields(problem, {"answer": int, "choices": list}, place=place)
     right = problem["answer"]
-    if not 0 <= right < len(LETTERS):
+    num_choices = min(len(LETTERS), len(problem["choices"]))
+    if not 0 <= right < num_choices:
         raise ValueError(
-            f"{place}: the right answer must be the place of one of "
-            f"{len(LETTERS)} choices, got {right!r}"
+            f"{place}: the right answer must be the place of one of {num_choices} choices, got "
+            f"{right!r}"
         )
     letter = None if answer is None else parse_answer(answer.text)
     index = choice_index(letter, len(problem["choices"]))
@@ -112,6 +115,8 @@ def load_questions(data: Path) -> list[BenchmarkQuestion]:
         _parse_question(record, folder / "images" / "test", place=f"{path}, entry {number}")
         for number, record in enumerate(read_json_list(path), start=1)
     ]
+    if not questions:
+        raise ValueError(f"{path} holds no questions; get it again from {BUNDLE}")
     return check_pictures(questions, source=SOURCE)
 
 
@@ -124,6 +129,7 @@ def _parse_question(record: Any, image_folder: Path, *, place: str) -> Benchmark
     asked = asked if asked.endswith(LETTER) else asked + LETTER
     if "image" not in record:
         return BenchmarkQuestion(problem_id, asked)
+    check_fields(record, {"image": str}, place=place)
     # Official: the stored prompt keeps the mark, by which the scorer knows a picture was shown.
     return BenchmarkQuestion(
         problem_id, f"{IMAGE_MARK}\n{asked}", image=image_folder / record["image"], asked=asked
@@ -131,15 +137,24 @@ def _parse_question(record: Any, image_folder: Path, *, place: str) -> Benchmark
 
 
 def score_answers(
-    answers: Sequence[AnswerLine], data: Path, *, split: str = "test"
+    answers: Sequence[AnswerLine],
+    data: Path,
+    *,
+    split: str = "test",
+    answered_only: bool = False,
 ) -> BenchmarkReport:
-    """Score answers to the problems of a split."""
+    """Score answers to the problems of a split.
+
+    `answered_only` leaves out the problems without an answer, which are wrong otherwise.
+    """
     folder = data / "scienceqa"
-    splits = read_json(need_file(folder / "pid_splits.json", SOURCE))
-    if split not in splits:
-        raise ValueError(f"ScienceQA has no split {split!r}; expected one of {', '.join(splits)}")
+    asked = _read_split(folder / "pid_splits.json", split)
     problems = read_json(need_file(folder / "problems.json", SOURCE))
-    items = score_problems(problems, splits[split], answers=answers)
+    items = [
+        item
+        for item in score_problems(problems, asked, answers=answers)
+        if item.details["answer"] is not None or not answered_only
+    ]
     groups = [_group_score(items, name) for name in ("with picture", "text only")]
     notes = duplicate_notes(answers)
     if not groups[0].num_items:
@@ -150,16 +165,31 @@ def score_answers(
     return BenchmarkReport(
         benchmark=NAME,
         metrics={"accuracy": accuracy(items), "img_accuracy": groups[0].score},
-        counts=count_items(
-            dict.fromkeys(splits[split]),
-            [answer.question_id for answer in answers],
-            num_unparsable=count_unread(items),
+        counts=replace(
+            count_items(
+                dict.fromkeys(asked),
+                [answer.question_id for answer in answers],
+                num_unparsable=count_unread(items),
+            ),
+            num_items=len(items),
         ),
         groups=tuple(groups),
         items=tuple(items),
-        settings={"split": split},
+        settings={"split": split, "answered_only": answered_only},
         notes=notes,
     )
+
+
+def _read_split(path: Path, split: str) -> tuple[str, ...]:
+    """The ids of the problems in a split."""
+    splits = read_json(need_file(path, SOURCE))
+    if split not in splits:
+        known = ", ".join(splits) or "some, which it lacks"
+        raise ValueError(f"{path} has no split {split!r}; expected one of {known}")
+    problem_ids = text_list(splits, split, place=str(path))
+    if not problem_ids:
+        raise ValueError(f"{path} holds no problems of {split}; get it again from {SOURCE}")
+    return problem_ids
 
 
 def _group_score(items: Sequence[ItemResult], group: str) -> GroupScore:

@@ -1,8 +1,8 @@
 """The table of a suite: our scores with their intervals, published ones beside them.
 
 A row is a headline, another metric that somebody has published, or one of a few groups. Published
-numbers stand beside a benchmark of the same name only, never beside drawn scenes or a choice of
-prompts.
+numbers stand beside a whole run of a benchmark of the same name only, never beside drawn scenes, a
+choice of prompts or a run with a limit.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.bootstrap import LEVEL, Interval
 from eval.published import PublishedScore, published_scores
-from eval.report import BenchmarkReport
+from eval.report import BenchmarkReport, shown
 from eval.suite_state import SuiteState
 
 NOTHING = "-"  # no such number is known
@@ -44,7 +44,7 @@ def build_table(state: SuiteState, intervals: Mapping[str, Interval | str]) -> S
     published = [
         score
         for report in state.reports.values()
-        for score in published_scores().of_benchmark(_public_name(report))
+        for score in _published(report, state)
         if score.metric in _values(report)
     ]
     models = list(dict.fromkeys(score.model for score in published))
@@ -52,7 +52,11 @@ def build_table(state: SuiteState, intervals: Mapping[str, Interval | str]) -> S
         row
         for name, report in state.reports.items()
         for row in _rows(
-            report, models, interval=intervals[name], label=_label(name, report, state)
+            report,
+            _published(report, state),
+            models=models,
+            interval=intervals[name],
+            label=_label(name, report, state),
         )
     ]
     return ScoreTable(
@@ -64,19 +68,25 @@ def build_table(state: SuiteState, intervals: Mapping[str, Interval | str]) -> S
     )
 
 
-def shown(value: float) -> str:
-    """Shares with three decimals, percentages and sums with two."""
-    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}"
-
-
 def _label(name: str, report: BenchmarkReport, state: SuiteState) -> str:
     return name if state.is_complete(report) else f"{name} (PARTIAL)"
 
 
+def _published(report: BenchmarkReport, state: SuiteState) -> tuple[PublishedScore, ...]:
+    """What may stand beside a report: nothing beside one that is no result."""
+    if not state.is_complete(report):
+        return ()
+    return published_scores().of_benchmark(report.benchmark)
+
+
 def _rows(
-    report: BenchmarkReport, models: Sequence[str], *, interval: Interval | str, label: str
+    report: BenchmarkReport,
+    scores: Sequence[PublishedScore],
+    *,
+    models: Sequence[str],
+    interval: Interval | str,
+    label: str,
 ) -> Iterator[tuple[str, ...]]:
-    scores = published_scores().of_benchmark(_public_name(report))
     values = _values(report)
     headline = report.headline[0]
     groups = [group.group for group in report.groups if len(report.groups) <= MAX_GROUPS]
@@ -95,9 +105,7 @@ def _their_cells(scores: Sequence[PublishedScore]) -> dict[str, str]:
 
 
 def _our_cell(value: float | None, interval: Interval | str) -> str:
-    if value is None:
-        return "not scored"
-    if not isinstance(interval, Interval):
+    if value is None or not isinstance(interval, Interval):
         return shown(value)
     return f"{shown(value)} ({shown(interval.low)} to {shown(interval.high)})"
 
@@ -105,11 +113,6 @@ def _our_cell(value: float | None, interval: Interval | str) -> str:
 def _values(report: BenchmarkReport) -> dict[str, float | None]:
     """Metrics and groups by name; of one name, the metric."""
     return {**{group.group: group.score for group in report.groups}, **report.metrics}
-
-
-def _public_name(report: BenchmarkReport) -> str:
-    """The benchmark whose published scores may stand beside this report's."""
-    return report.benchmark.removesuffix("-partial")
 
 
 def _notes(

@@ -8,6 +8,10 @@ from eval.answer_files import AnswerLine, QuestionId, repeated
 from eval.report import ItemCounts, ItemResult
 
 
+class MissingAnswers(ValueError):
+    """Some questions have no answer, and the official script wants all of them."""
+
+
 def latest_answers(answers: Iterable[AnswerLine]) -> dict[QuestionId, AnswerLine]:
     """The answers by question: of several to one question the last, as in official scripts."""
     return {answer.question_id: answer for answer in answers}

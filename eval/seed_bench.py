@@ -11,12 +11,18 @@ Files below DATA:
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, QuestionId
-from eval.benchmark_data import BUNDLE, check_pictures, need_file, read_questions
+from eval.benchmark_data import (
+    BUNDLE,
+    check_fields,
+    check_pictures,
+    need_file,
+    read_questions,
+)
 from eval.report import BenchmarkReport, GroupScore, ItemResult
 from eval.scorer_commands import scorer_app
 from eval.scoring import (
@@ -55,29 +61,36 @@ class SeedQuestion:
 
 def parse_annotation(annotation: Mapping[str, Any], place: str) -> list[SeedQuestion]:
     """The questions of the official annotation; ValueError that names one without its fields."""
-    try:
-        tasks = {number: name for name, number in annotation["question_type"].items()}
-        records = annotation["questions"]
-    except (KeyError, AttributeError):
-        raise ValueError(f"{place}: expected an object with questions and question_type") from None
-    return [_parse_question(record, tasks, place=place) for record in records]
+    check_fields(annotation, {"questions": list, "question_type": dict}, place=place)
+    types, records = annotation["question_type"], annotation["questions"]
+    check_fields(types, dict.fromkeys(types, int), place=f"{place}, question_type")
+    if not records:
+        raise ValueError(f"{place} holds no questions; get it again from {SOURCE}")
+    tasks = {number: name for name, number in types.items()}
+    return [
+        _parse_question(record, tasks, place=f"{place}, questions[{number}]")
+        for number, record in enumerate(records)
+    ]
 
 
 def _parse_question(
     record: Mapping[str, Any], tasks: Mapping[int, str], *, place: str
 ) -> SeedQuestion:
-    try:
-        return SeedQuestion(
-            record["question_id"],
-            task=tasks[record["question_type_id"]],
-            data_type=record["data_type"],
-            expected=record["answer"],
-        )
-    except KeyError as error:
+    texts = {"data_type": str, "answer": str}
+    check_fields(record, {"question_id": (int, str), "question_type_id": int, **texts}, place=place)
+    number = record["question_type_id"]
+    if number not in tasks:
+        known = ", ".join(map(str, sorted(tasks)))
         raise ValueError(
-            f"{place}, question {record.get('question_id')}: {error} is missing or not among the "
-            "question types; download the file again"
-        ) from None
+            f"{place}: question_type_id must be one of {known or 'question_type, which is empty'}, "
+            f"got {number}; get the file again from {SOURCE}"
+        )
+    return SeedQuestion(
+        record["question_id"],
+        task=tasks[number],
+        data_type=record["data_type"],
+        expected=record["answer"],
+    )
 
 
 def score_questions(
@@ -131,10 +144,17 @@ def _read_annotation(data: Path) -> tuple[list[SeedQuestion], list[str]]:
     return questions, sorted(types, key=lambda name: types[name])
 
 
-def score_answers(answers: Sequence[AnswerLine], data: Path) -> BenchmarkReport:
-    """Score answers against the official annotations."""
+def score_answers(
+    answers: Sequence[AnswerLine], data: Path, *, answered_only: bool = False
+) -> BenchmarkReport:
+    """Score answers against the official annotations.
+
+    `answered_only` leaves out the questions without an answer, which are wrong otherwise.
+    """
     questions, tasks = _read_annotation(data)
-    items = score_questions(questions, answers)
+    by_id = latest_answers(answers)
+    scored = [each for each in questions if each.answer_id in by_id or not answered_only]
+    items = score_questions(scored, answers)
     by_type = {f"{name}_accuracy": type_accuracy(items, name) for name in DATA_TYPES}
     counts = count_items(
         [question.answer_id for question in questions],
@@ -144,9 +164,10 @@ def score_answers(answers: Sequence[AnswerLine], data: Path) -> BenchmarkReport:
     return BenchmarkReport(
         benchmark=NAME,
         metrics={"accuracy": accuracy(items), **by_type},
-        counts=counts,
+        counts=replace(counts, num_items=len(items)),
         groups=task_scores(items, tasks),
         items=tuple(items),
+        settings={"answered_only": answered_only},
         notes=(
             *duplicate_notes(answers),
             *(

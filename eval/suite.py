@@ -1,10 +1,11 @@
 """A suite: benchmarks that run one after the other into one results folder.
 
     RESULTS/settings.json    what decides the scores; a folder of other settings is refused
-    RESULTS/<entry>/         what the benchmark's own command writes; report.json ends the entry
+    RESULTS/<entry>/         what the benchmark's own command writes, such as report.json
     RESULTS/results.json     all scores; this, results.md and results.png grow with each entry
 
-Started again, a suite passes over finished entries and goes on with the others.
+Started again, a suite passes over finished entries and goes on with the others. An entry that
+fails is named with its error, and the others run.
 """
 
 import re
@@ -17,11 +18,11 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from eval.asking import versions
-from eval.report import BenchmarkReport, read_report
+from eval.report import read_report
 from eval.result_folder import begin_folder
 from eval.suite_entries import REPORT_FILE, Entry, RunSetup
 from eval.suite_state import SuiteState
-from mllm.console import announce
+from mllm.console import USER_ERRORS, announce
 from mllm.devices import choose_device
 from mllm.pipeline import Pipeline
 from mllm.share import Share
@@ -59,7 +60,7 @@ class Problem:
 
     entry: str
     reason: str  # one sentence with its remedy
-    is_missing: bool  # data or weights, which may be left out
+    is_missing: bool  # data or weights, which may be left out; a damaged file may not
 
 
 Save = Callable[[SuiteState], None]
@@ -78,14 +79,14 @@ class SuiteRun:
         """Check all entries that are not finished."""
         found = []
         for name, entry in self.suite.entries.items():
-            if self._report(name) is not None:
+            if entry.is_finished(self.folder / name):
                 continue
             announce(f"checking {name}")
             try:
                 entry.check(self.setup)
             except (ValueError, *MISSING) as error:
-                reason = " ".join(str(error).split())
-                found.append(Problem(name, reason, is_missing=isinstance(error, MISSING)))
+                is_missing = isinstance(error, MISSING)
+                found.append(Problem(name, _sentence(error), is_missing))
         return found
 
     def run(self, *, skip_missing: bool, save: Save) -> SuiteState:
@@ -93,23 +94,38 @@ class SuiteRun:
         missing = _allowed(self.find_problems(), skip_missing=skip_missing)
         settings = self._settings()
         begin_folder(self.folder, settings)
-        reports = {name: self._report(name) for name in self.suite.entries}
-        finished = {name: report for name, report in reports.items() if report is not None}
-        state = SuiteState(self.name, settings, tuple(self.suite.entries), finished, missing)
+        state = SuiteState(self.name, settings, tuple(self.suite.entries), {}, missing)
+        finished = [
+            name
+            for name, entry in self.suite.entries.items()
+            if entry.is_finished(self.folder / name)
+        ]
+        for name in finished:
+            state = self._with_report(state, name)
         save(state)
-        for number, (name, entry) in enumerate(self.suite.entries.items(), start=1):
+        for number, name in enumerate(self.suite.entries, start=1):
             place = f"{number} of {len(self.suite.entries)}, {name}"
-            if name in state.reports or name in missing:
+            if name in finished or name in missing:
                 announce(f"{place}: {'left out' if name in missing else 'finished'}")
                 continue
             announce(f"{place}: running")
-            state = state.add(name, entry.run(self.folder / name, self.setup))
+            state = self._run_entry(state, name)
             save(state)
         return state
 
-    def _report(self, name: str) -> BenchmarkReport | None:
+    def _run_entry(self, state: SuiteState, name: str) -> SuiteState:
+        """What is known once an entry has run, as far as it came."""
+        try:
+            self.suite.entries[name].run(self.folder / name, self.setup)
+        except USER_ERRORS as error:
+            state = state.fail(name, _sentence(error))
+            announce(f"{name} failed: {state.failed[name]}")
+        return self._with_report(state, name)
+
+    def _with_report(self, state: SuiteState, name: str) -> SuiteState:
+        """What is known with the report of an entry, if it has one."""
         path = self.folder / name / REPORT_FILE
-        return read_report(path) if path.is_file() else None
+        return state.add(name, read_report(path)) if path.is_file() else state
 
     def _settings(self) -> dict[str, Any]:
         """What decides the scores; the number of processes does not, and data may move."""
@@ -140,12 +156,17 @@ def check_single_process() -> None:
         )
 
 
+def _sentence(error: Exception) -> str:
+    """An error's text in one line."""
+    return " ".join(str(error).split())
+
+
 def _allowed(problems: Sequence[Problem], *, skip_missing: bool) -> dict[str, str]:
     """The entries to leave out, with the reasons; raises for what may not be left out."""
     for problem in problems:
         announce(f"{problem.entry}: {problem.reason}")
     if wrong := [problem.entry for problem in problems if not problem.is_missing]:
-        raise ValueError(f"correct the settings of {', '.join(wrong)}; nothing was run")
+        raise ValueError(f"correct what is wrong with {', '.join(wrong)}; nothing was run")
     if problems and not skip_missing:
         names = ", ".join(problem.entry for problem in problems)
         raise FileNotFoundError(

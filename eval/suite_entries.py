@@ -6,36 +6,35 @@ its benchmark runs.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import PositiveInt
 
-from eval import genai_bench
+from eval import genai_bench, mjhq_fid
 from eval.asking import AskConfig, Asking
+from eval.benchmarks import load_benchmark, submission_name
+from eval.drawing_options import Drawer, Sampling
 from eval.genai_skills import read_prompts, read_skills
 from eval.geneval import PICTURES_FOLDER, find_prompts
 from eval.geneval_judge import JudgeChoice
-from eval.geneval_pictures import Drawing, generate
-from eval.geneval_prompts import PromptSet
+from eval.geneval_pictures import generate
+from eval.geneval_prompts import NUM_OFFICIAL_IMAGES, PromptSet
 from eval.geneval_scoring import ScoringRun, score
 from eval.inception import Inception
-from eval.mjhq_fid import BENCHMARK as MJHQ
-from eval.mjhq_fid import Comparison, check_folder, compare, read_entries
+from eval.mjhq_fid import Comparison, check_folder, read_entries
 from eval.mmvet_grader import OFFICIAL_GRADER, EndpointGrader, read_table
-from eval.picture_commands import Drawer, draw_benchmark
+from eval.picture_commands import draw_benchmark
 from eval.picture_features import find_pictures
 from eval.picture_scorers import load_scorer
-from eval.report import BenchmarkReport, write_report
+from eval.report import BenchmarkReport, read_report, write_report
 from eval.vqa import ask
 from mllm.devices import choose_device
-from mllm.pipeline import MAX_BATCH_SIZE
 from unitok.run_config import RunConfig
 
-REPORT_FILE = "report.json"  # of an entry; it comes last, so it ends the entry
+REPORT_FILE = "report.json"  # of an entry; only a file for a test server comes after it
 GRADES_FILE = "grades.json"
 MMVET_FOLDER = "mm-vet"  # below the data of the understanding benchmarks
 
@@ -51,23 +50,22 @@ class RunSetup:
     num_processes: int = 1
     limit: int | None = None  # only so many questions or prompts of each entry, for a first look
 
-
-class Sampling(RunConfig):
-    """How pictures are drawn; None leaves a value to the model."""
-
-    seed: int = 0
-    batch_size: PositiveInt = MAX_BATCH_SIZE
-    guidance_scale: float | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-
-    def drawer(self, setup: RunSetup) -> Drawer:
-        """For benchmarks with one picture of each prompt."""
-        return Drawer(setup.model, **self.model_dump(), device=setup.device, dtype=setup.dtype)
+    def drawer(self, sampling: Sampling) -> Drawer:
+        """The model, drawing in this way."""
+        return Drawer(
+            **sampling.model_dump(), model=self.model, device=self.device, dtype=self.dtype
+        )
 
 
-class QuestionEntry(RunConfig):
+class SuiteEntry(RunConfig):
+    """What entries of all kinds have in common."""
+
+    def is_finished(self, folder: Path) -> bool:
+        """Whether nothing is left to do in the entry's folder."""
+        return (folder / REPORT_FILE).is_file()
+
+
+class QuestionEntry(SuiteEntry):
     """Questions of a benchmark: what `python -m eval.vqa` asks."""
 
     benchmark: str
@@ -76,11 +74,16 @@ class QuestionEntry(RunConfig):
 
     def check(self, setup: RunSetup) -> None:
         """Raise FileNotFoundError and its kin for data, ValueError for settings."""
-        asking = self._asking(Path(), setup)
+        self._asking(Path(), setup).rehearse()
         self._check_more(setup)
-        # Reads what only the scorer reads; that there are no answers is no surprise.
-        with suppress(ValueError):
-            asking.benchmark.score_answers((), setup.data, **asking.options)
+
+    def is_finished(self, folder: Path) -> bool:
+        """The file for a test server comes after the report; a limited run has none."""
+        if not super().is_finished(folder):
+            return False
+        submission = submission_name(load_benchmark(self.benchmark))
+        is_whole = read_report(folder / REPORT_FILE).settings.get("complete", True)
+        return submission is None or not is_whole or (folder / submission).exists()
 
     def run(self, folder: Path, setup: RunSetup) -> BenchmarkReport:
         """Ask and score what is missing."""
@@ -143,7 +146,7 @@ class MmvetEntry(QuestionEntry):
         return EndpointGrader(self.grader, self.grader_url, api_key=key)
 
 
-class GenEvalEntry(RunConfig):
+class GenEvalEntry(SuiteEntry):
     """GenEval's prompts or drawn scenes: what `python -m eval.geneval run` draws and judges."""
 
     kind: Literal["geneval"]
@@ -152,8 +155,8 @@ class GenEvalEntry(RunConfig):
     colors: str | None = None
     options: tuple[str, ...] = ()  # official key=value
     per_task: PositiveInt = 10  # of drawn scenes
-    num_images: PositiveInt = Drawing.num_images
-    sampling: Sampling = Sampling(batch_size=Drawing.batch_size)
+    num_images: PositiveInt = NUM_OFFICIAL_IMAGES
+    sampling: Sampling = Sampling()
 
     def check(self, setup: RunSetup) -> None:
         """Raise unless prompts are there and detector and colour classifier load."""
@@ -165,25 +168,23 @@ class GenEvalEntry(RunConfig):
         """Draw and judge what is missing."""
         run = ScoringRun(folder / PICTURES_FOLDER, folder)
         run.check()
-        drawing = Drawing(
-            setup.model,
-            self.num_images,
-            **self.sampling.model_dump(),
-            device=setup.device,
-            dtype=setup.dtype,
+        generate(
+            self._prompts(setup),
+            run.images,
+            drawer=setup.drawer(self.sampling),
+            num_images=self.num_images,
+            num_processes=setup.num_processes,
         )
-        num_processes = setup.num_processes
-        generate(self._prompts(setup), run.images, drawing=drawing, num_processes=num_processes)
-        return score(run, self._choice(setup), num_processes=num_processes)
+        return score(run, self._choice(setup), num_processes=setup.num_processes)
 
     def _choice(self, setup: RunSetup) -> JudgeChoice:
         return JudgeChoice(self.detector, None, self.colors, self.options, setup.device)
 
     def _prompts(self, setup: RunSetup) -> PromptSet:
-        return spread_prompts(find_prompts(self.prompts, per_task=self.per_task), setup.limit)
+        return find_prompts(self.prompts, per_task=self.per_task, limit=setup.limit)
 
 
-class GenAiBenchEntry(RunConfig):
+class GenAiBenchEntry(SuiteEntry):
     """GenAI-Bench: what `python -m eval.genai_bench` draws and scores."""
 
     kind: Literal["genai_bench"]
@@ -204,7 +205,15 @@ class GenAiBenchEntry(RunConfig):
         paths = [
             genai_bench.picture_path(pictures, number) for number in range(1, len(prompts) + 1)
         ]
-        draw(self.sampling, prompts, paths, folder=pictures, setup=setup, name="genai_bench")
+        draw_benchmark(
+            setup.drawer(self.sampling),
+            prompts,
+            paths,
+            folder=pictures,
+            benchmark=genai_bench.BENCHMARK,
+            num_processes=setup.num_processes,
+            limit=setup.limit,
+        )
         request = genai_bench.ScoreRequest(
             self.prompts,
             self.skills,
@@ -217,7 +226,7 @@ class GenAiBenchEntry(RunConfig):
         return report
 
 
-class MjhqEntry(RunConfig):
+class MjhqEntry(SuiteEntry):
     """MJHQ-30K: what `python -m eval.mjhq` draws and compares."""
 
     kind: Literal["mjhq"]
@@ -246,48 +255,23 @@ class MjhqEntry(RunConfig):
         pictures = folder / PICTURES_FOLDER
         paths = [pictures / f"{entry.stem}.jpg" for entry in entries]
         prompts = [entry.prompt for entry in entries]
-        draw(self.sampling, prompts, paths, folder=pictures, setup=setup, name=MJHQ)
+        draw_benchmark(
+            setup.drawer(self.sampling),
+            prompts,
+            paths,
+            folder=pictures,
+            benchmark=mjhq_fid.BENCHMARK,
+            num_processes=setup.num_processes,
+            limit=setup.limit,
+        )
         is_partial = setup.limit is not None
         comparison = Comparison(
             pictures, self.references, self.metadata, is_partial, self.per_category
         )
-        report = compare(comparison, self._inception(setup))
-        write_report(report, folder / REPORT_FILE)
-        return report
+        return mjhq_fid.score(comparison, self._inception(setup), output=folder / REPORT_FILE)
 
     def _inception(self, setup: RunSetup) -> Inception:
         return Inception.from_file(self.inception, device=choose_device(setup.device))
 
 
 Entry = UnderstandingEntry | MmvetEntry | GenEvalEntry | GenAiBenchEntry | MjhqEntry
-
-
-def spread_prompts(prompts: PromptSet, limit: int | None) -> PromptSet:
-    """`limit` prompts spread over all, so that no task is left out; a set of another name."""
-    number = len(prompts.prompts)
-    if limit is None or limit >= number:
-        return prompts
-    chosen = tuple(prompts.prompts[place * number // limit] for place in range(limit))
-    return PromptSet(f"{limit}-of-{number}-{prompts.name}", chosen)
-
-
-def draw(
-    sampling: Sampling,
-    prompts: Sequence[str],
-    paths: Sequence[Path],
-    *,
-    folder: Path,
-    setup: RunSetup,
-    name: str,
-) -> None:
-    """Draw what is missing of a benchmark's pictures, of a limited run only the first."""
-    draw_benchmark(
-        sampling.drawer(setup),
-        prompts,
-        paths,
-        folder=folder,
-        rounding="truncate",  # pixels cut off to whole levels, as the benchmarks' own `generate`
-        benchmark=name,
-        num_processes=setup.num_processes,
-        limit=setup.limit,
-    )

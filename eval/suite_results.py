@@ -42,6 +42,7 @@ def build_results(state: SuiteState, intervals: dict[str, Interval | str]) -> di
         "settings": state.settings,
         "intervals": METHOD,
         "missing": state.missing,
+        "failed": state.failed,
         "entries": {
             name: {
                 "is_complete": state.is_complete(report),

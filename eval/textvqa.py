@@ -34,7 +34,7 @@ from eval.benchmark_data import (
 )
 from eval.report import BenchmarkReport, GroupScore, ItemResult
 from eval.scorer_commands import ForceOption, OutputOption, run_scorer
-from eval.scoring import count_items
+from eval.scoring import MissingAnswers, count_items
 
 NAME = "textvqa"
 MAX_NEW_TOKENS = 128
@@ -82,6 +82,11 @@ def read_annotations(path: Path) -> list[Annotation]:
     for place, record in read_records(path, "data", source=SOURCE):
         check_fields(record, {"image_id": str, "question": str}, place=place)
         truths = text_list(record, "answers", place=place)
+        if len(truths) != NUM_GROUND_TRUTHS:
+            raise ValueError(
+                f"{place}: answers must be {NUM_GROUND_TRUTHS} texts, got {len(truths)}; get the "
+                f"file again from {SOURCE}"
+            )
         annotations.append(Annotation(record["image_id"], record["question"], truths))
     return annotations
 
@@ -129,7 +134,7 @@ def score_annotated(
 ) -> BenchmarkReport:
     """The official score of answer lines, each of which counts, and what they leave out."""
     if not answers:
-        raise ValueError("there is no answer to score; expected LLaVA's answers to TextVQA")
+        raise MissingAnswers("there is no answer to score; expected LLaVA's answers to TextVQA")
     by_key = {annotation.key: annotation for annotation in annotations}
     pairs = [(answer, _annotation_of(answer, by_key)) for answer in answers]
     accuracies = [_answer_accuracy(answer, annotation) for answer, annotation in pairs]

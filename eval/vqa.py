@@ -63,6 +63,7 @@ def main(
             options=tuple(option or ()),
         )
         asking = Asking(config)
+        asking.rehearse()
         ask(asking, num_processes)
         if missing := asking.num_missing():
             announce(f"this process is done; others have {missing} questions to ask")

@@ -46,7 +46,7 @@ from eval.scorer_commands import AnsweredOnlyOption, ForceOption, OutputOption, 
 from eval.scoring import count_items
 from eval.vqav2_rules import NAME, Annotation, Normalization, parse_annotation, score_annotated
 from mllm.console import announce, say, user_errors
-from unitok.files import check_output
+from unitok.files import check_output, read_text
 
 __all__ = ["MAX_NEW_TOKENS", "NAME", "load_questions", "score_answers", "write_submission"]
 
@@ -129,7 +129,7 @@ def read_intact_answers(path: Path) -> tuple[list[AnswerLine], int]:
         return read_result_list(path, id_key="question_id", answer_key="answer"), 0
     answers = []
     num_broken = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         try:
             record = json.loads(line)
         except ValueError:

@@ -15,7 +15,7 @@ from eval.answer_text import agreement, normalize_official, strip_whitespace
 from eval.arithmetic import round_half_away, running_sum
 from eval.benchmark_data import check_fields
 from eval.report import BenchmarkReport, GroupScore, ItemResult
-from eval.scoring import count_items
+from eval.scoring import MissingAnswers, count_items
 
 NAME = "vqav2"
 
@@ -140,7 +140,7 @@ def _check_coverage(
         )
     missing = [question_id for question_id in annotated if question_id not in texts]
     if missing and not (answered_only and texts):
-        raise ValueError(
+        raise MissingAnswers(
             f"{len(missing)} annotated questions have no answer, the first is {missing[0]!r}; the "
             "official evaluator wants all of them: answer them, or score answered questions only"
         )

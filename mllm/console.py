@@ -56,10 +56,7 @@ def user_errors() -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """No bars and notices of libraries between our own lines; their errors still come through."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
+    """No notices of libraries between our own lines; their errors still come through."""
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 
 

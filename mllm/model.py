@@ -28,6 +28,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from mllm.config import UniTokMLLMConfig
+from mllm.loading_bar import hide_short_bar
 from mllm.loss import LossTerms, compute_loss
 from mllm.packed_attention import packing_arguments
 from mllm.visual_embedder import VisualEmbedder
@@ -125,10 +126,11 @@ class UniTokMLLM(PreTrainedModel, GenerationMixin):
             expected_type=UniTokMLLMConfig.model_type,
             revision=kwargs.pop("revision", None),
         )
-        find_weights(folder)  # says what to do when there are none
+        weights = find_weights(folder)  # says what to do when there are none
         wants_info = kwargs.pop("output_loading_info", False)
         options = {**kwargs, "use_safetensors": True, "output_loading_info": True}
-        loaded: Any = super().from_pretrained(folder, *args, **options)
+        with hide_short_bar(weights):
+            loaded: Any = super().from_pretrained(folder, *args, **options)
         model, info = loaded
         check_loading_info(info, folder)
         if model.dtype == torch.float16:

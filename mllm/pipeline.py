@@ -3,9 +3,8 @@
 A `Pipeline` holds an MLLM, the image tokenizer whose codes it was trained on, and its processor.
 """
 
-import operator
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -16,14 +15,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from mllm.answer import (
-    AnswerStream,
-    AnswerWriter,
-    ChatAnswer,
-    Drawing,
-    Emit,
-    TextSettings,
-)
+from mllm.answer import AnswerStream, AnswerWriter, ChatAnswer, Drawing, Emit, TextSettings
 from mllm.config import UniTokMLLMConfig
 from mllm.devices import (
     choose_device,
@@ -40,6 +32,7 @@ from mllm.pictures import Picture, read_pixels
 from mllm.processor import Encoded, Processor
 from mllm.progress import count_tokens, part_of_progress, stop_when
 from mllm.sampling import SamplingParams
+from mllm.seeds import picture_seeds
 from unitok.config import PATCH_SIZE
 from unitok.hub import NANO, push_folder, resolve_model
 from unitok.image import Rounding, to_pil
@@ -331,24 +324,3 @@ def load_model(
     model: Any = UniTokMLLM.from_pretrained(folder, dtype=dtype, **options)
     moved: UniTokMLLM = model if quantization is not None else model.to(device)
     return moved
-
-
-def picture_seeds(seed: int | Sequence[int], *, num_prompts: int, num_images: int) -> list[int]:
-    """One seed for each picture, prompt by prompt."""
-    if not isinstance(seed, Iterable) or getattr(seed, "ndim", 1) == 0:  # a tensor's single number
-        first = as_seed(seed)
-        return [first + number for _ in range(num_prompts) for number in range(num_images)]
-    seeds = [as_seed(each) for each in seed]
-    if len(seeds) != num_prompts * num_images:
-        raise ValueError(
-            f"expected {num_prompts * num_images} seeds, one for each picture, got {len(seeds)}"
-        )
-    return seeds
-
-
-def as_seed(value: Any) -> int:
-    """An int of whatever holds a whole number, such as those of numpy."""
-    try:
-        return operator.index(value)
-    except TypeError as error:
-        raise ValueError(f"a seed must be a whole number, got {value!r}") from error

@@ -62,8 +62,10 @@ def find_released(source: str | PathLike[str], revision: str | None = None) -> P
         )
     if not path.exists():
         expected = "expected a released .pth file, a folder, or a hub name such as OWNER/NAME"
-        with explain_download(str(source), revision=revision, expected=expected):
-            path = Path(snapshot_download(str(source), revision=revision))
+        with explain_download(str(source), revision=revision, expected=expected) as local_only:
+            path = Path(
+                snapshot_download(str(source), revision=revision, local_files_only=local_only)
+            )
     checkpoints = sorted(path.glob("*.pth")) if path.is_dir() else []
     if len(checkpoints) > 1:
         names = ", ".join(each.name for each in checkpoints)

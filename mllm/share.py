@@ -21,18 +21,32 @@ class Share:
         """What torchrun and accelerate (RANK), a Slurm array, or both together say."""
         index, count = 0, 1
         if "SLURM_ARRAY_TASK_ID" in environment:
-            first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
-            index = int(environment["SLURM_ARRAY_TASK_ID"]) - first
-            count = int(environment["SLURM_ARRAY_TASK_COUNT"])
+            numbers = {"SLURM_ARRAY_TASK_MIN": "0", **environment}
+            first = _number(numbers, "SLURM_ARRAY_TASK_MIN")
+            index = _number(numbers, "SLURM_ARRAY_TASK_ID") - first
+            count = _number(numbers, "SLURM_ARRAY_TASK_COUNT")
         if "RANK" in environment:
-            world_size = int(environment["WORLD_SIZE"])
-            index, count = index * world_size + int(environment["RANK"]), count * world_size
+            world_size = _number(environment, "WORLD_SIZE")
+            index = index * world_size + _number(environment, "RANK")
+            count *= world_size
         if not 0 <= index < count:
             raise ValueError(
                 f"process number {index} of {count} does not exist; number the jobs of a Slurm "
                 "array without gaps, such as --array=0-7"
             )
         return cls(index, count)
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    """The whole number in an environment variable."""
+    value = environment.get(name)
+    if value is None or not value.isdecimal():
+        raise ValueError(
+            f"the environment variable {name} must be a whole number, got {value!r}; torchrun sets "
+            "RANK and WORLD_SIZE, and a Slurm array SLURM_ARRAY_TASK_ID and _COUNT: start one of "
+            "them, or unset these for a single process"
+        )
+    return int(value)
 
 
 WHOLE = Share()
@@ -46,6 +60,6 @@ def process_device(name: str, environment: Mapping[str, str] = os.environ) -> "t
 
     device = choose_device(name)
     if str(device) == "cuda":
-        local_rank = int(environment.get("LOCAL_RANK", "0"))
+        local_rank = _number({"LOCAL_RANK": "0", **environment}, "LOCAL_RANK")
         return torch.device("cuda", local_rank % torch.cuda.device_count())
     return device

@@ -72,9 +72,14 @@ def find_start(folder: Path) -> Path | None:
     return newest
 
 
+def step_of(checkpoint: Path) -> int:
+    """After how many steps it was written."""
+    return int(checkpoint.name.split("-")[1])
+
+
 def find_checkpoint(folder: Path, *, step: int | None = None) -> Path:
     """The newest checkpoint, or that of `step`; one that was cut off is an error."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    found = sorted(folder.glob("checkpoint-*"), key=step_of)
     wanted = [path for path in found if step is None or path.name == f"checkpoint-{step}"]
     if not wanted:
         known = ", ".join(path.name for path in found) or "none at all"

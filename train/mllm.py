@@ -30,7 +30,7 @@ from mllm.pipeline import Pipeline
 from mllm.processor import Processor
 from mllm.text_tokenizer import EOS_ID
 from train.adapters import add_adapters, build_quantization, merge_saved_adapters
-from train.checkpoints import CompleteMarker, StopOnSignal, find_start
+from train.checkpoints import CompleteMarker, StopOnSignal, find_start, step_of
 from train.config import load_config, prepare_run_folder
 from train.deepspeed_settings import find_deepspeed
 from train.dry_run import Machines, describe_stage
@@ -39,7 +39,7 @@ from train.parts import count_parameters, train_only
 from train.samples import DrawSamples
 from train.stage_config import StageConfig
 from train.stage_model import StartPlan, initial_folder, plan_start
-from train.trackers import check_trackers
+from train.trackers import check_trackers, tensorboard_callback
 from train.trainer import UniTokTrainer
 
 CHECKPOINTS = "checkpoints"
@@ -76,8 +76,12 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
     trainer = build_trainer(config, arguments, pipeline, data)
     report_parts(trainer)
     checkpoint = find_start(run / CHECKPOINTS) if resume else None
-    if resume and state.is_main_process:
-        trainer.run_log.restore(checkpoint)
+    if state.is_main_process:
+        if resume:
+            trainer.run_log.restore(checkpoint)
+        if "tensorboard" in config.watch.report_to:
+            step = 0 if checkpoint is None else step_of(checkpoint)
+            trainer.add_callback(tensorboard_callback(run, step=step))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.state.global_step < trainer.state.max_steps:
         return False
@@ -154,7 +158,8 @@ def training_arguments(config: StageConfig, run: Path) -> TrainingArguments:
         save_total_limit=watch.keep_checkpoints,
         eval_strategy="steps" if config.data.validation else "no",
         eval_steps=watch.validate_every,
-        report_to=list(watch.report_to),
+        # TensorBoard comes with the start, where the step is known.
+        report_to=[name for name in watch.report_to if name != "tensorboard"],
         run_name=run.name,
         deepspeed=None if config.deepspeed is None else str(find_deepspeed(config.deepspeed)),
         dataloader_num_workers=config.data.num_workers,

@@ -2,10 +2,9 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,41 +13,25 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eval.scene_dialogues import dialogue
-from eval.scene_questions import NOUN, Question, describe, questions, references
+from eval.scene_questions import Question, describe, questions
 from eval.scene_scores import encode_scenes, scene_pixels
-from eval.scene_text import example, object_phrase
+from eval.scene_text import example
 from eval.scenes import Scene
 from mllm.messages import Message
 from mllm.processor import Encoded, EncodedBatch, Processor, codes_of
 from train.config import RunConfig
+from train.scene_lessons import QuestionChooser, choose_questions, drill
 from unitok.files import atomic_write
 from unitok.model import UniTok
 from unitok.text import build_text_tokenizer
 
-SKIPPED_SINGLES = 0.5  # of the pictures with one object: several are harder to read and to draw
+# Shares of the pictures that are kept, by their number of objects. One object is soon mastered;
+# which of two has which color and place is learned last.
+KEPT_FOR_PAIRS = {1: 0.25, 2: 1.0, 3: 0.5, 4: 0.5}
+KEPT_FOR_QUESTIONS = {1: 0.5, 2: 1.0, 3: 1.0, 4: 1.0}
 UNCONDITIONAL_SHARE = 0.1  # of the drawing rows learn to draw without a prompt, for guidance
-# Of the question rows only describe the picture: what follows a description could be answered
-# without looking.
-DESCRIPTION_SHARE = 0.1
-MAX_QUESTIONS = 6  # about one picture
-QUESTION_DRAWS = 3  # of one question per kind, to choose from
-# What takes two objects is learned last, and asked most.
-KIND_WEIGHTS = {
-    "position": 6, "comparison": 5, "place": 4, "count": 4, "existence": 1, "color": 1, "shape": 1,
-}  # fmt: skip
-# Where a single object is, in words for each quarter of the sides. Without it the relation of two
-# objects stays at chance long after color, shape and size of each are read.
-DRILLS = {"place": 0.35, "position": 0.6, "listing": 0.05}  # shares of the drill rows
-MAX_DRILLED = 2  # places or positions in one row: short rows, so that a step holds many
-COLUMNS = ("far left", "left", "right", "far right")
-ROWS = ("top", "high", "low", "bottom")
-# Every object in the order of its place: nothing about the answer is left to chance, so each of its
-# words teaches reading.
-LISTINGS = {"x": "what do you see from left to right?", "y": "what do you see from above to below?"}
 NUM_FINGERPRINTED = 32  # training scenes that tell whether the drawn world is still the same
 ENCODE_CHUNK = 2048  # pictures between two reports of progress
-
-QuestionChooser: TypeAlias = Callable[[Scene, random.Random], Sequence[Question]]
 
 
 def training_example(index: int) -> tuple[Scene, str]:
@@ -59,42 +42,6 @@ def training_example(index: int) -> tuple[Scene, str]:
 def training_dialogue(index: int) -> Sequence[Message]:
     """The `index`-th training conversation: always the same."""
     return dialogue(random.Random(f"dialogue:{index}"))
-
-
-def choose_questions(scene: Scene, rng: random.Random) -> list[Question]:
-    """What one conversation asks about a training picture."""
-    if rng.random() < DESCRIPTION_SHARE:
-        return [describe(scene, rng)]
-    drawn = [*questions(scene, rng, balanced=False), *places(scene, rng)]
-    for _ in range(QUESTION_DRAWS):
-        drawn += questions(scene, rng)
-    asked = {item.question: item for item in drawn}  # each wording once
-    # The largest of random numbers to the power 1 / weight: a weighted draw without repetition.
-    by_chance = sorted(
-        asked.values(), key=lambda item: rng.random() ** (1 / KIND_WEIGHTS[item.kind])
-    )
-    return by_chance[-MAX_QUESTIONS:]
-
-
-def places(scene: Scene, rng: random.Random) -> list[Question]:
-    """Where in the picture each object is that can be told from the others."""
-    asked = []
-    for item in scene.objects:
-        if names := references(scene, item, ("size", "color", "shape")):
-            name = rng.choice(names).replace(NOUN, "object")
-            column, row = COLUMNS[int(4 * item.x)], ROWS[int(4 * item.y)]
-            asked.append(
-                Question("place", f"where in the picture is the {name}?", f"{column}, {row}")
-            )
-    return asked
-
-
-def listing(scene: Scene, rng: random.Random) -> Question:
-    """A request to name all objects along one axis, and what answers it."""
-    axis = rng.choice(sorted(LISTINGS))
-    objects = sorted(scene.objects, key=attrgetter(axis))
-    named = ", ".join(object_phrase(item, with_size=True) for item in objects)
-    return Question("listing", LISTINGS[axis], named)
 
 
 def text_lines(num_examples: int) -> list[str]:
@@ -223,22 +170,21 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
         talks += [self._dialogue(rng) for _ in range(self.mix.dialogues)]
         return [self._pad(rows) for rows in (drawings, drills, talks) if rows]
 
-    def _choose(self, rng: random.Random) -> int:
-        """A picture, less often one with a single object."""
+    def _choose(self, rng: random.Random, kept: Mapping[int, float]) -> int:
+        """A picture; `kept` thins them by their number of objects."""
         while True:
             index = rng.randrange(len(self.codes.examples))
-            num_objects = len(training_example(index)[0].objects)
-            if num_objects > 1 or rng.random() >= SKIPPED_SINGLES:
+            if rng.random() < kept[len(training_example(index)[0].objects)]:
                 return index
 
     def _drawing(self, rng: random.Random) -> Encoded:
-        index = self._choose(rng)
+        index = self._choose(rng, KEPT_FOR_PAIRS)
         _, caption = training_example(index)
         prompt = None if rng.random() < UNCONDITIONAL_SHARE else caption
         return self.processor.encode_text_to_image(prompt, picture=self.codes.example(index))
 
     def _interview(self, rng: random.Random, choose: QuestionChooser) -> Encoded:
-        index = self._choose(rng)
+        index = self._choose(rng, KEPT_FOR_PAIRS if choose is drill else KEPT_FOR_QUESTIONS)
         asked = choose(training_example(index)[0], rng)
         return self.processor.encode_chat(_interview(asked, self.codes.example(index)))
 
@@ -255,18 +201,6 @@ class MLLMBatches(Dataset[list[tuple[EncodedBatch, Tensor]]]):
         batch = self.processor.pad(rows, side="right")
         codes = [codes_of(picture) for picture in batch.pictures]
         return batch, torch.stack(codes)
-
-
-def drill(scene: Scene, rng: random.Random) -> list[Question]:
-    """A few questions of one kind that other rows seldom ask, or a listing where there are none."""
-    kind = rng.choices(tuple(DRILLS), tuple(DRILLS.values()))[0]
-    asked: list[Question] = []
-    if kind == "place":
-        asked = places(scene, rng)
-    elif kind == "position":
-        draws = [questions(scene, rng, kinds=("position",)) for _ in range(2 * MAX_DRILLED)]
-        asked = list({item.question: item for drawn in draws for item in drawn}.values())
-    return rng.sample(asked, min(MAX_DRILLED, len(asked))) or [listing(scene, rng)]
 
 
 def _interview(asked: Sequence[Question], codes: Tensor) -> list[Message]:

@@ -22,7 +22,8 @@ from eval.scenes import Scene, render
 from mllm.console import announce, progress_bar, user_errors
 from mllm.generation import Progress
 from mllm.messages import Message
-from train.scene_data import choose_questions, training_dialogue, training_example
+from train.scene_data import training_dialogue, training_example
+from train.scene_lessons import choose_questions
 from unitok.files import atomic_write
 
 CAPTIONS_FILE = "captions.tar"

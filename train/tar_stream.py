@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlparse
 
 from braceexpand import braceexpand
-from webdataset.gopen import gopen, gopen_schemes, set_options  # type: ignore[import-untyped]
+from webdataset.gopen import gopen, gopen_schemes, set_options
 
 from train.source_files import KEY, BadRow, Row, find_files
 from train.tar_members import is_read, split_member

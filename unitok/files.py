@@ -5,6 +5,7 @@ And JSON files, because what is wrong with one should be said in one sentence.
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,9 +49,24 @@ def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
         raise FileNotFoundError(f"cannot write {target}: create the folder {folder} first")
     if not folder.is_dir():
         raise NotADirectoryError(f"cannot write {target}: {folder} is a file, not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"cannot write {target}: no permission to write in {folder}")
+    try:
+        # Tried, because rights do not tell: root may do anything, but not on every file system.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write {target}: no file can be made in {folder} ({error.strerror}); name "
+            "another folder"
+        ) from error
     return target
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A file's text; ValueError that names the file if it holds none in UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file ({error}); save or download it again") from None
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -77,7 +93,7 @@ def write_json(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None
 def parse_json_object(line: str | bytes, place: str) -> dict[str, Any]:
     """The object in one line of JSON; ValueError that names the place for anything else."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode() if isinstance(line, bytes) else line)
     except ValueError as error:
         raise ValueError(f"{place}: expected one JSON object ({error})") from None
     if not isinstance(record, dict):

@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, constants, get_session, hf_hub_download, snapshot_download
 
 # HTTPError is that of the http library, whose name differs between releases.
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
     HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
 )
 
@@ -20,6 +22,7 @@ NANO = "nano"
 RELEASED_SUFFIXES = (".pth", ".pt", ".bin")  # never loaded as they are, so never downloaded
 RELEASED_PATTERNS = [f"*{suffix}" for suffix in RELEASED_SUFFIXES]
 CONFIG_FILE = "config.json"
+MAX_WAIT = 10  # seconds until the hub counts as out of reach
 
 
 def resolve_model(
@@ -79,13 +82,14 @@ def model_type(folder: Path) -> str:
 
 
 @contextmanager
-def explain_download(name: str, *, revision: str | None, expected: str) -> Iterator[None]:
+def explain_download(name: str, *, revision: str | None, expected: str) -> Iterator[bool]:
     """Turn the hub's errors about a name into one FileNotFoundError that ends with `expected`.
 
-    Errors of this machine, such as a full disk, stay what they are.
+    Gives the download's `local_files_only`: without a network only the cache is looked at. Errors
+    of this machine, such as a full disk, stay what they are.
     """
     try:
-        yield
+        yield not is_hub_reachable()
     except HFValidationError as error:
         raise FileNotFoundError(f"no model called {name!r}; {expected}") from error
     except (HTTPError, LocalEntryNotFoundError) as error:
@@ -96,15 +100,25 @@ def explain_download(name: str, *, revision: str | None, expected: str) -> Itera
         ) from error
 
 
+def is_hub_reachable() -> bool:
+    """Whether the hub answers, asked once: a download asks again and again for half a minute."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=MAX_WAIT)
+    except (HTTPError, OfflineModeIsEnabled):
+        return False
+    return True
+
+
 def _download(name: str, types: tuple[str, ...], revision: str | None) -> Path:
     """The folder of a hub model, whose config.json is looked at before its weights are fetched."""
-    with explain_download(name, revision=revision, expected=_expected()):
+    with explain_download(name, revision=revision, expected=_expected()) as local_only:
+        where: Any = {"revision": revision, "local_files_only": local_only}
         try:
-            config = Path(hf_hub_download(name, CONFIG_FILE, revision=revision))
+            config = Path(hf_hub_download(name, CONFIG_FILE, **where))
         except RemoteEntryNotFoundError as error:
             raise FileNotFoundError(_no_config(name)) from error
         _check_type(config, name, types)
-        return Path(snapshot_download(name, revision=revision, ignore_patterns=RELEASED_PATTERNS))
+        return Path(snapshot_download(name, ignore_patterns=RELEASED_PATTERNS, **where))
 
 
 def _expected() -> str:

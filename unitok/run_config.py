@@ -1,11 +1,13 @@
 """Settings of runs: strict YAML with key=value overrides, and a copy of what was resolved."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from unitok.files import atomic_write
 
@@ -14,6 +16,16 @@ class RunConfig(BaseModel):
     """Base of every run setting: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, values: Any) -> Any:
+        """Pydantic would name an unknown key as well, but not those that there are."""
+        known = list(cls.model_fields)
+        if isinstance(values, dict) and (unknown := [key for key in values if key not in known]):
+            named = ", ".join(_with_closest(key, known) for key in unknown)
+            raise ValueError(f"unknown key {named}; expected one of {', '.join(known)}")
+        return values
 
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -35,9 +47,7 @@ def load_config(cls: type[Config], path: str | Path, overrides: Sequence[str] = 
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        )
+        problems = "; ".join(_describe(problem, values) for problem in error.errors())
         raise ValueError(f"{path} does not fit {cls.__name__}: {problems}") from error
 
 
@@ -45,6 +55,31 @@ def save_config(config: RunConfig, path: str | Path) -> None:
     """Write the resolved settings as YAML."""
     with atomic_write(path) as temporary:
         temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _with_closest(key: object, known: Iterable[str]) -> str:
+    closest = get_close_matches(str(key), known, n=1)
+    return f"{key!r} (did you mean {closest[0]!r}?)" if closest else f"{key!r}"
+
+
+def _describe(problem: ErrorDetails, values: Mapping[str, Any]) -> str:
+    """Which key is wrong, what is expected and what was given."""
+    place = _key_path(problem["loc"], values, is_missing=problem["type"] == "missing")
+    text = problem["msg"].removeprefix("Value error, ")
+    is_plain = isinstance(problem["input"], str | int | float | None)
+    given = f", got {problem['input']!r}" if is_plain and problem["type"] != "value_error" else ""
+    return f"{place}: {text}{given}" if place else f"{text}{given}"
+
+
+def _key_path(location: Sequence[int | str], values: Any, *, is_missing: bool) -> str:
+    """A key as the user writes it: without the names by which pydantic tells kinds apart."""
+    keys = []
+    for part in location[:-1] if is_missing else location:
+        is_index = isinstance(values, list) and isinstance(part, int) and part < len(values)
+        if is_index or (isinstance(values, dict) and part in values):
+            keys.append(part)
+            values = values[part]
+    return ".".join(map(str, [*keys, *location[-1:]] if is_missing else keys))
 
 
 def _parse_yaml(text: str, *, source: object) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -259,6 +260,8 @@ def test_two_detectors_are_compared_picture_by_picture(
     output = succeed(*command)
     assert "00000/samples/0000.png: a photo of a <dog> & a half" in output
     assert "  known: correct\n  blind: wrong, expected dog>=1, found 0" in output
+    assert "A: known (beef)\nB: blind (beef)\n" in output
+    assert re.search("┃ task +┃ images +┃ +A ┃ +B ┃ equal verdicts ┃", output)
     content = json.loads((tmp_path / "agreement.json").read_text())
     rows = {row["task"]: row for row in content["tasks"]}
     assert rows["overall"]["num_images"] == 12
@@ -273,6 +276,19 @@ def test_two_detectors_are_compared_picture_by_picture(
     ]
     assert content["differences"][1]["reasons"] == ["expected dog<3, found 3", ""]
     assert "exists already" in invoke(*command).output
+
+
+def test_a_long_name_and_hash_are_printed_whole(
+    images: Path, known: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    header, lines = known.read_text().split("\n", 1)
+    fingerprint = "0123456789abcdef" * 4
+    named = {**json.loads(header), "detector": "mask2former_swin-s", "fingerprint": fingerprint}
+    (tmp_path / "other.jsonl").write_text(f"{json.dumps(named)}\n{lines}")
+    output = succeed("compare", known, tmp_path / "other.jsonl", "--images", images)
+    assert f"B: mask2former_swin-s ({fingerprint})\n" in output
+    assert "…" not in output
 
 
 def test_clip_names_the_colours_of_detections_that_have_none(

@@ -170,6 +170,28 @@ def test_drawn_scenes_run_through_generation_and_judging(model: Path, tmp_path: 
     assert "exists already" in invoke(*command).output
 
 
+def test_a_limited_run_says_that_it_is_partial(model: Path, tmp_path: Path) -> None:
+    command = (
+        "run", "drawn", "--per-task", 2, "-n", 1, "--limit", 7, "--model", model, "-o", tmp_path,
+        "--detector", "inspector",
+    )  # fmt: skip
+    said = succeed(*command)
+    note = "partial: only 7 of 12 prompts were chosen (--limit): no published score compares"
+    assert "geneval-7-of-12-drawn-partial overall" in said
+    assert note in said
+    report = read_report(tmp_path / "report.json")
+    assert report.notes == (note,)
+    assert report.settings["is_complete"] is False
+    assert report.counts.num_missing == 0
+    assert [group.num_items for group in report.groups] == [2, 1, 1, 1, 1, 1]
+    assert note in (tmp_path / "report.html").read_text()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["benchmark"], summary["is_complete"]) == (report.benchmark, False)
+    (tmp_path / "images" / "00006" / "samples" / "0000.png").unlink()
+    again = ("score", tmp_path / "images", "-o", tmp_path / "again", "--detector", "inspector")
+    assert "is not complete, 6 of 7 pictures" in invoke(*again).output
+
+
 def test_the_official_prompts_must_be_fetched_by_the_user(tmp_path: Path) -> None:
     result = invoke("generate", tmp_path / "evaluation_metadata.jsonl", "-o", tmp_path / "images")
     assert result.exit_code == 1

@@ -43,6 +43,34 @@ def test_drawn_prompts_are_those_of_the_nano_scores() -> None:
     assert [prompt["tag"] for prompt in prompts.prompts[::2]] == list(TASKS)
 
 
+def test_a_limit_takes_the_first_prompts_of_all_tasks_in_turn() -> None:
+    prompts = drawn_prompts(3)
+    chosen = prompts.limit(8)
+    assert [prompt["tag"] for prompt in chosen.prompts] == [*TASKS, *TASKS[:2]]
+    assert list(chosen.prompts[:6]) == list(prompts.prompts[::3])
+    assert chosen.prompts[6:] == (prompts.prompts[1], prompts.prompts[4])
+    assert chosen.describe() == {
+        "name": "8-of-18-drawn", "num_prompts": 8, "sha256": chosen.sha256, "num_all": 18
+    }  # fmt: skip
+
+
+def test_a_limit_goes_on_with_the_tasks_that_have_more_prompts() -> None:
+    single, *others = drawn_prompts(3).prompts[2:6]
+    chosen = PromptSet("own", (single, *others)).limit(3)
+    assert chosen.prompts == (single, others[0], others[1])
+
+
+def test_a_limit_that_leaves_nothing_out_is_the_whole_set() -> None:
+    prompts = drawn_prompts(1)
+    assert prompts.limit(None) is prompts.limit(6) is prompts.limit(100) is prompts
+    assert "num_all" not in prompts.describe()
+
+
+def test_a_limit_below_one_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least 1 prompt is needed, got a limit of 0"):
+        drawn_prompts(1).limit(0)
+
+
 def test_a_wrong_line_is_named(tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "prompts.jsonl")
     path.write_text(path.read_text() + '{"tag": "colors"}\n')

@@ -13,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from eval.detector import CLASS_NAMES, coco_names
 from eval.detector_convert import convert_detector
+from eval.detector_self_test import RECORD_FILE, KnownOutput, read_record, write_record
 from eval.mask2former import HUB_NAME, SOURCE_KEY, Mask2FormerDetector, check_labels
 from eval.mmdet_pipeline import Instances, postprocess, preprocess
 from tests.eval.detector_goldens import (
@@ -242,6 +244,48 @@ def test_the_tables_that_older_releases_store_are_no_unknown_weights(folder, tmp
     indices = [value for key, value in buffers.items() if key.endswith("relative_position_index")]
     assert len(indices) == 24
     assert all(index.any() for index in indices)  # computed, not read
+
+
+def test_the_conversion_records_what_the_self_test_expects(detector, folder):
+    recorded, found = read_record(folder), detector.see_known_picture()
+    assert torch.equal(recorded.class_logits, found.class_logits)
+    assert torch.equal(recorded.mask_logits, found.mask_logits)
+
+
+def test_a_detector_that_computes_something_else_is_refused_on_loading(folder, tmp_path):
+    linked = link_model(folder, tmp_path)
+    recorded = read_record(folder)
+    write_record(KnownOutput(recorded.class_logits + 0.01, recorded.mask_logits), linked)
+    message = r"self-test on cpu: its class logits differ by 0\.01 from those that its weights"
+    with pytest.raises(RuntimeError, match=message):
+        Mask2FormerDetector.from_pretrained(linked)
+
+
+def test_without_a_record_the_cpu_of_this_machine_says_what_is_right(folder, tmp_path, monkeypatch):
+    linked = link_model(folder, tmp_path)
+    assert not (linked / RECORD_FILE).exists()
+    Mask2FormerDetector.from_pretrained(linked)
+    honest = Mask2FormerDetector.see_known_picture
+    seen = []
+
+    def see_worse_each_time(detector):
+        output = honest(detector)
+        seen.append(KnownOutput(output.class_logits, output.mask_logits * (1 + 0.01 * len(seen))))
+        return seen[-1]
+
+    monkeypatch.setattr(Mask2FormerDetector, "see_known_picture", see_worse_each_time)
+    with pytest.raises(RuntimeError, match="fails its self-test on cpu: its mask logits differ by"):
+        Mask2FormerDetector.from_pretrained(linked)
+    assert len(seen) == 2
+
+
+def test_weights_that_were_only_initialised_are_refused(folder, tmp_path):
+    config = Mask2FormerConfig.from_pretrained(folder)
+    torch.manual_seed(0)
+    Mask2FormerForUniversalSegmentation(config).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match=r"its confidence in what it sees is 0\.0\d\d, expected"):
+        Mask2FormerDetector.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()  # large
 
 
 def test_float32_is_not_reduced_while_the_network_runs(detector, monkeypatch):

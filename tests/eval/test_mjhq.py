@@ -11,7 +11,7 @@ from eval import mjhq
 from eval.fid import feature_statistics, frechet_distance
 from eval.file_hashes import hash_lines, sha256_of
 from eval.mjhq import app
-from eval.mjhq_fid import Comparison, compare, read_entries
+from eval.mjhq_fid import Comparison, compare, read_entries, score
 from eval.picture_features import extract_features, find_pictures
 from eval.picture_folder import SETTINGS_FILE
 from eval.report import read_report
@@ -115,6 +115,45 @@ def test_all_that_decides_the_number_stands_beside_it(metadata, folders):
         "meta_data.json has 10 prompts, not 30000: no published score compares",
         "references by size: 10 of 24x24; the FID depends on it",
     )
+
+
+def test_a_stopped_comparison_goes_on_and_gives_the_same_report(metadata, folders, tmp_path):
+    comparison = Comparison(*folders, metadata, batch_size=4)
+    whole = score(comparison, TinyExtractor(), output=tmp_path / "whole.json")
+
+    class Counting(TinyExtractor):
+        num_left = 4
+
+        def extract(self, pixels):
+            if not self.num_left:
+                raise KeyboardInterrupt
+            self.num_left -= 1
+            return super().extract(pixels)
+
+    output, parts = tmp_path / "report.json", tmp_path / "report.parts"
+    with pytest.raises(KeyboardInterrupt):
+        score(comparison, Counting(), output=output)
+    assert not output.exists()
+    assert len(list(parts.iterdir())) == 4
+    changed = folders[0] / "food" / "f4.jpg"
+    changed.write_bytes(changed.read_bytes())  # of another time, so it is looked at again
+    second = Counting()
+    assert score(comparison, second, output=output) == whole
+    assert second.num_left == 4 - 3  # two of the references, and the batch of the changed file
+    assert output.read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert not parts.exists()
+
+
+def test_features_of_another_network_are_not_taken(metadata, folders, tmp_path):
+    class Other(TinyExtractor):
+        sha256 = "0" * 64
+
+        def extract(self, pixels):
+            raise InterruptedError
+
+    compare(Comparison(*folders, metadata), TinyExtractor(), parts=tmp_path / "parts")
+    with pytest.raises(InterruptedError):
+        compare(Comparison(*folders, metadata), Other(), parts=tmp_path / "parts")
 
 
 def test_few_pictures_for_the_features_are_noted(metadata, folders):

@@ -144,7 +144,7 @@ def test_a_table_without_answers_or_shifts_leaves_scores_undefined(tmp_path):
     write_table(tmp_path, table_rows()[::2])
     report = score_answers(answer_lines(RIGHT), tmp_path)
     assert report.metrics == {"circular": None, "vanilla": 100}
-    assert report.notes == ("the table has no shifted options: CircularEval cannot be computed",)
+    assert report.notes == ("no options are shifted: CircularEval cannot be computed",)
     write_table(tmp_path, table_rows()[:3])
     report = score_answers(answer_lines(RIGHT), tmp_path)
     assert report.notes == (
@@ -200,6 +200,16 @@ def test_without_openpyxl_the_submission_says_what_to_install(tmp_path, monkeypa
         write_submission([], tmp_path, tmp_path / "submission.xlsx")
 
 
+def test_rows_without_an_answer_can_be_left_out(tmp_path):
+    write_table(tmp_path, table_rows())
+    answers = answer_lines({1: "A", 1_000_001: "A", 2: "B"})
+    assert score_answers(answers, tmp_path).metrics == {"circular": 0, "vanilla": 50}
+    report = score_answers(answers[:2], tmp_path, answered_only=True)
+    assert report.metrics == {"circular": 0, "vanilla": 100}
+    assert (report.counts.num_items, report.counts.num_missing) == (2, 2)
+    assert report.settings["answered_only"] is True
+
+
 def test_another_table_can_be_named(tmp_path):
     write_table(tmp_path, table_rows(), split="mine")
     report = score_by_command(app, answer_lines(RIGHT), tmp_path, "--split", "mine")
@@ -210,8 +220,8 @@ def test_missing_and_broken_tables_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"20230712.tsv does not exist; get it from down"):
         load_questions(tmp_path)
     write_table(tmp_path, [{"question": "Who?"}])
-    with pytest.raises(ValueError, match="must have the columns index and question, got question"):
+    with pytest.raises(ValueError, match=r"must have the columns index, .*, B, lacks index, A, B"):
         load_questions(tmp_path)
     write_table(tmp_path, table_rows(index="one"))
-    with pytest.raises(ValueError, match="row 1: expected a number and a question, got 'one'"):
+    with pytest.raises(ValueError, match="row 1: index must be a number, got 'one'"):
         load_questions(tmp_path)

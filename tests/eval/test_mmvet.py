@@ -341,5 +341,7 @@ def test_questions_are_loaded_and_missing_files_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"mm-vet.json does not exist; get it from mm-vet"):
         score_answers([], tmp_path)
     write_json(tmp_path / "mm-vet" / "mm-vet.json", {"v1_0": {"question": "q"}})
-    with pytest.raises(ValueError, match="v1_0: expected question, answer and capability"):
+    with pytest.raises(
+        ValueError, match="v1_0: expected question, answer and a list capability of rec"
+    ):
         score_answers([], tmp_path)

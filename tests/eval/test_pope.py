@@ -152,6 +152,45 @@ def test_a_second_answer_to_a_question_takes_its_place_and_is_counted(bundle):
     report = score_answers([*answers[:1], AnswerLine(1, "No"), *answers[1:]], folder)
     assert report.counts.num_duplicate == 1
     assert report.metrics["random_accuracy"] == 2 / 5
+    assert (
+        "random: several answers are about random0.jpg: Is there thing 0?, of which the last counts"
+        in report.notes
+    )
+
+
+def test_two_questions_with_one_text_are_named_where_they_cannot_be_told_apart(bundle):
+    folder, answers = bundle
+    path = folder / "pope" / "llava_pope_test.jsonl"
+    path.write_text(path.read_text().replace("random0.jpg", "X").replace("thing 1", "thing 0", 1))
+    path.write_text(path.read_text().replace('"X"', '"random0.jpg"'))
+    report = score_answers(answers, folder)
+    assert report.settings["pairing"]["random"] == "question"
+    assert report.counts.num_duplicate == 0
+    assert "random: several answers are about random0.jpg: Is there thing 0?, of" in " ".join(
+        report.notes
+    )
+
+
+def test_labels_that_stand_twice_are_named_where_they_are_joined(bundle):
+    folder, answers = bundle
+    path = folder / "pope" / "coco" / "coco_pope_random.json"
+    first, second, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([second, first, *rest, first]))
+    report = score_answers(answers, folder)
+    assert report.metrics["random_accuracy"] == 4 / 6
+    assert (
+        "random: several labels are of random0.jpg: Is there thing 0?, each of which counts"
+        in report.notes
+    )
+
+
+def test_equal_questions_that_stand_at_their_places_are_no_trouble(bundle):
+    folder, answers = bundle
+    for path in (folder / "pope").rglob("*.json*"):
+        path.write_text(path.read_text().replace("thing 1", "thing 0"))
+    report = score_answers(answers, folder)
+    assert report.settings["pairing"]["random"] == "position"
+    assert len(report.notes) == 1  # on the number of questions
 
 
 def test_surplus_labels_are_named_with_both_counts(bundle):

@@ -87,7 +87,7 @@ def test_published_numbers_stand_beside_ours_with_their_sources():
     table = build_table(state({"ge": geneval()}), {"ge": Interval(0.3, 0.45)})
     assert table.heading[:4] == ("benchmark", "metric", "ours (95% interval)", "UniTok")
     overall = dict(zip(table.heading, table.rows[0], strict=True))
-    assert overall["ours (95% interval)"] == "0.375 (0.300 to 0.450)"
+    assert overall["ours (95% interval)"] == "0.3750 (0.3000 to 0.4500)"
     assert (overall["UniTok"], overall["Janus-Pro"], overall["TokenFlow"]) == (
         "0.59",
         "0.80",
@@ -101,7 +101,9 @@ def test_published_numbers_stand_beside_ours_with_their_sources():
     assert table.warnings == ()
 
 
-@pytest.mark.parametrize("name", ["geneval-drawn", "geneval-own", "geneval-5-of-553-official"])
+@pytest.mark.parametrize(
+    "name", ["geneval-drawn", "geneval-own", "geneval-5-of-553-official-partial"]
+)
 def test_no_published_number_stands_beside_other_prompts(name):
     table = build_table(state({"ge": geneval(name)}), {"ge": "no interval"})
     assert table.heading == ("benchmark", "metric", "ours (95% interval)")
@@ -115,6 +117,9 @@ def test_a_partial_run_is_marked_in_its_rows_and_above_the_table():
     assert table.warnings == ("INCOMPLETE: ge is a partial run, its scores are no results",)
     limited = build_table(state({"ge": geneval()}, limit=5), {"ge": ""})
     assert limited.rows[0][0] == "ge (PARTIAL)"
+    for each in (table, limited):
+        assert each.heading == ("benchmark", "metric", "ours (95% interval)")
+        assert "published" not in each.markdown()
     assert "**INCOMPLETE: ge ran with a limit of 5" in limited.markdown()
 
 

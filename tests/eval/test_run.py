@@ -25,6 +25,7 @@ from eval.run import app
 from eval.suite import load_suite
 from tests.eval import tiny_benchmark
 from tests.eval.benchmark_files import write_json, write_lines, write_picture
+from tests.eval.small_bundle import write_bundle
 from tests.eval.tiny_extractor import TinyExtractor
 from tests.mllm.tiny_pipeline import build_tiny_pipeline
 
@@ -160,12 +161,13 @@ def test_a_limit_is_marked_everywhere(suite, model, data, tmp_path):
     assert found["is_complete"] is False
     assert not any(entry["is_complete"] for entry in found["entries"].values())
     drawings = found["entries"]["drawings"]
-    assert drawings["benchmark"] == "geneval-2-of-6-drawn"
-    assert {item["group"] for item in drawings["verdicts"]} == {"single_object", "colors"}
+    assert drawings["benchmark"] == "geneval-2-of-6-drawn-partial"
+    assert {item["group"] for item in drawings["verdicts"]} == {"single_object", "two_object"}
     text = (results / "results.md").read_text()
     assert "| drawings (PARTIAL) |" in text
     assert "| questions (PARTIAL) |" in text
     assert said.count("INCOMPLETE: drawings ran with a limit of 2") == 2
+    assert "only the first 2 of 11 questions were asked" in text
 
 
 # -- what is missing or wrong ----------------------------------------------------------------------
@@ -199,8 +201,9 @@ def test_all_that_is_missing_is_named_before_anything_runs(suite, model, data, t
 
 def test_files_that_only_the_scorer_reads_are_missed_first(model, tmp_path):
     folder = tmp_path / "data" / "gqa"
-    (folder / "data" / "images").mkdir(parents=True)
-    (folder / "llava_gqa_testdev_balanced.jsonl").write_text("")
+    write_picture(folder / "data" / "images" / "1.jpg")
+    question = {"question_id": "1", "text": "q?", "image": "1.jpg"}
+    write_lines(folder / "llava_gqa_testdev_balanced.jsonl", [question])
     suite = write_suite(tmp_path / "gqa.yaml", gqa={"kind": "vqa", "benchmark": "gqa"})
     said = run(suite, tmp_path / "r", f"data={tmp_path / 'data'}", "--model", model, code=1)
     assert "testdev_balanced_questions.json does not exist" in said
@@ -209,9 +212,15 @@ def test_files_that_only_the_scorer_reads_are_missed_first(model, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("entries.questions.limmit=3", "entries.questions.vqa.limmit: Extra inputs"),
-        ("entries.drawings.sampling.top=3", "entries.drawings.geneval.sampling.top: Extra"),
-        ("entris.questions=3", "entris: Extra inputs"),
+        (
+            "entries.questions.limmit=3",
+            "entries.questions: unknown key 'limmit'; expected one of benchmark",
+        ),
+        (
+            "entries.drawings.sampling.top=3",
+            "sampling: unknown key 'top' (did you mean 'top_p'?); expected one of seed",
+        ),
+        ("entris.questions=3", "unknown key 'entris' (did you mean 'entries'?)"),
         ("entries.questions.batch_size=-1", "batch_size: Input should be greater than 0"),
         ("entries.drawings.num_images=0", "num_images: Input should be greater than 0"),
         ("entries.questions.kind=quiz", "entries.questions: Input tag 'quiz'"),
@@ -225,6 +234,85 @@ def test_a_wrong_setting_is_named_and_never_skipped(suite, data, tmp_path, chang
     options = (f"data={data}", change, "--skip-missing")
     assert message in " ".join(run(suite, tmp_path / "r", *options, code=1).split())
     assert not (tmp_path / "r").exists()
+
+
+def test_a_damaged_file_is_refused_before_anything_runs(model, tmp_path):
+    folder = tmp_path / "data"
+    write_bundle(folder)
+    (folder / "seed_bench" / "SEED-Bench.json").write_text('{"questions": [')
+    entries = {name: {"kind": "vqa", "benchmark": name} for name in ("pope", "seed")}
+    suite = write_suite(tmp_path / "two.yaml", **entries)
+    options = (f"data={folder}", "--model", model, "--skip-missing")
+    said = " ".join(run(suite, tmp_path / "r", *options, code=1).split())
+    assert "seed: " in said
+    assert "SEED-Bench.json is no JSON file" in said
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_entry_that_fails_leaves_the_others_and_is_made_up_for(
+    model, mmvet_data, tmp_path, monkeypatch
+):
+    vet = {"kind": "mmvet", "grader_url": "http://judge/v1", "grader": "judge"}
+    suite = write_suite(tmp_path / "two.yaml", vet=vet, drawings=DRAWINGS)
+    results = tmp_path / "results"
+    options = (f"data={mmvet_data}", "--model", model)
+
+    def refuse(self, message, *, temperature):
+        raise RuntimeError("the grader wants\na key")
+
+    monkeypatch.setattr(mmvet_grader.EndpointGrader, "ask", refuse)
+    said = run(suite, results, *options, code=1)
+    assert "INCOMPLETE: vet failed: the grader wants a key" in said
+    assert "1 of 2 entries failed (vet); start again" in " ".join(said.split())
+    found = json.loads((results / "results.json").read_text())
+    assert (found["is_complete"], set(found["entries"])) == (False, {"drawings"})
+    assert found["failed"] == {"vet": "the grader wants a key"}
+    assert (
+        "**INCOMPLETE: vet failed: the grader wants a key**" in (results / "results.md").read_text()
+    )
+    monkeypatch.setattr(
+        mmvet_grader.EndpointGrader,
+        "ask",
+        lambda self, message, *, temperature: mmvet_grader.Reply("0.5", "judge-1"),
+    )
+    assert "2 of 2, drawings: finished" in run(suite, results, *options)
+    found = json.loads((results / "results.json").read_text())
+    assert (found["is_complete"], found["failed"]) == (True, {})
+    assert found["entries"]["vet"]["headline"]["value"] == 50.0
+
+
+def test_a_submission_that_fails_costs_no_score_and_is_written_later(
+    model, data, tmp_path, monkeypatch
+):
+    suite = write_suite(tmp_path / "one.yaml", questions=QUESTIONS)
+    results = tmp_path / "results"
+    options = (f"data={data}", "--model", model)
+
+    def refuse(answers, data, path):
+        raise RuntimeError("no program writes this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_benchmark, "write_submission", refuse)
+        run(suite, results, *options, code=1)
+    found = json.loads((results / "results.json").read_text())
+    assert found["failed"] == {"questions": "no program writes this"}
+    score = found["entries"]["questions"]["headline"]["value"]
+    assert score == read_report(results / "questions" / "report.json").headline[1]
+    assert not (results / "questions" / "upload.json").exists()
+    assert "1 of 1, questions: running" in run(suite, results, *options)
+    assert (results / "questions" / "upload.json").exists()
+    found = json.loads((results / "results.json").read_text())
+    assert (found["failed"], found["entries"]["questions"]["headline"]["value"]) == ({}, score)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"benchmark": "tiny"}', '{"counts": 3'])
+def test_an_incomplete_report_is_named(suite, data, tmp_path, text):
+    folder = tmp_path / "results" / "questions"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(text)
+    said = " ".join(run(suite, tmp_path / "results", f"data={data}", code=1).split())
+    assert f"error: {folder}/report.json" in said
+    assert "delete it" in said
 
 
 def test_one_of_several_processes_is_refused(suite, tmp_path, monkeypatch):
@@ -297,7 +385,7 @@ def test_benchmarks_with_a_picture_of_each_prompt_run_too(picture_suite, model, 
     assert "no mean" in mjhq["headline"]["why_no_interval"]
     assert mjhq["settings"]["extractor_sha256"] == TinyExtractor.sha256
     table = (results / "results.md").read_text()
-    assert "| genai | advanced | 0.117" in table
+    assert "| genai | advanced | 0.1167" in table
     assert "published: UniTok, arXiv 2502.20321v3, Table 5" in table
 
 

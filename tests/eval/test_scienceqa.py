@@ -96,6 +96,13 @@ def test_a_problem_without_an_answer_is_wrong_and_not_with_picture(bundle):
     assert report.counts.num_missing == 2
 
 
+def test_problems_without_an_answer_can_be_left_out(bundle):
+    report = score_answers([AnswerLine("0", "A"), AnswerLine("1", "C")], bundle, answered_only=True)
+    assert report.metrics["accuracy"] == 50
+    assert (report.counts.num_items, report.counts.num_missing) == (2, 2)
+    assert report.settings["answered_only"] is True
+
+
 def test_strange_answers_are_counted_and_the_last_of_two_wins(bundle):
     answers = [
         AnswerLine("0", "B", prompt="<image>\nq"),
@@ -129,7 +136,7 @@ def test_a_problem_without_data_is_named():
     problems = {"5": {"choices": list("abcdef"), "answer": 5}}
     with pytest.raises(ValueError, match=r"problem 5: the right answer must be .* got 5"):
         score_problems(problems, ["5"], answers=[])
-    with pytest.raises(ValueError, match="ScienceQA problem 5: answer must be int, got None"):
+    with pytest.raises(ValueError, match=r"problems.json, problem 5: answer must be int, got None"):
         score_problems({"5": {"choices": ["a"]}}, ["5"], answers=[])
 
 

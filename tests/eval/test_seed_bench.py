@@ -77,6 +77,13 @@ def test_only_the_very_letter_is_right(bundle):
     assert report.counts.num_unparsable == 2
 
 
+def test_questions_without_an_answer_can_be_left_out(bundle):
+    report = score_answers(answer_lines({7: "A", 9: "D"}), bundle, answered_only=True)
+    assert report.metrics == {"accuracy": 50.0, "image_accuracy": 50.0, "video_accuracy": None}
+    assert (report.counts.num_items, report.counts.num_missing) == (2, 1)
+    assert [group.group for group in report.groups] == ["Scene", "Identity"]
+
+
 def test_tasks_come_in_the_order_of_their_official_numbers(bundle):
     report = score_answers(answer_lines({7: "A", "v8": "B", 9: "D"}), bundle)
     groups = [(group.group, group.num_items, group.score) for group in report.groups]
@@ -131,10 +138,12 @@ def test_a_submission_with_a_gap_is_an_error_that_names_it(bundle):
 
 
 def test_a_broken_annotation_is_named():
-    with pytest.raises(ValueError, match="s: expected an object with questions and question_type"):
+    with pytest.raises(ValueError, match="s: question_type must be dict, got None"):
         parse_annotation({"questions": []}, "s")
     broken = {**ANNOTATION, "question_type": {"Scene": 1}}
-    with pytest.raises(ValueError, match="s, question 7: 2 is missing or not among the question"):
+    with pytest.raises(
+        ValueError, match=r"s, questions\[0\]: question_type_id must be one of 1, got 2"
+    ):
         parse_annotation(broken, "s")
 
 

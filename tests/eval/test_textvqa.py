@@ -183,6 +183,13 @@ def test_a_broken_annotation_is_named(tmp_path):
         read_annotations(path)
     with pytest.raises(ValueError, match="must hold a list data"):
         read_annotations(write_json(path, {"annotations": []}))
+    with pytest.raises(ValueError, match="must hold a list data, got an empty one"):
+        read_annotations(write_json(path, {"data": []}))
+    record = {"image_id": "a", "question": "Why?", "answers": list(TRUTHS[:9])}
+    with pytest.raises(
+        ValueError, match=r"data\[0\]: answers must be 10 texts, got 9; get the file"
+    ):
+        read_annotations(write_json(path, {"data": [record]}))
 
 
 @pytest.mark.parametrize("truths", ["a" * 10, [1] * 10])
@@ -213,7 +220,8 @@ def test_questions_and_annotations_are_found_below_data(tmp_path):
 
 def test_the_command_names_what_is_wrong_in_one_line(tmp_path):
     write_answers([answer("b", "x")], tmp_path / "answers.jsonl")
-    annotations = write_json(tmp_path / "val.json", {"data": []})
+    record = {"image_id": "a", "question": "Why?", "answers": list(TRUTHS)}
+    annotations = write_json(tmp_path / "val.json", {"data": [record]})
     arguments = ("--answers", tmp_path / "answers.jsonl", "--annotations", annotations)
     outcome = invoke(app, *arguments)
     assert outcome.exit_code == 1

@@ -219,11 +219,14 @@ def test_an_error_in_a_started_process_ends_the_command(tmp_path):
 def test_a_limited_run_is_never_called_complete(model, tmp_path):
     said = run(tmp_path / "few", "--benchmark", "scenes", "--model", model, "--limit", 5)
     assert "INCOMPLETE: only the first 5 of 1020 questions were asked" in said
-    assert "count as the benchmark counts questions without an answer" in " ".join(said.split())
+    assert "the scores are about those alone" in " ".join(said.split())
     report = read_report(tmp_path / "few" / "report.json")
     assert report.settings["complete"] is False
     assert report.settings["limit"] == 5
-    assert report.counts.num_missing == 1015
+    assert report.settings["answered_only"] is True
+    assert (report.counts.num_items, report.counts.num_missing) == (5, 1015)
+    right = sum(item.score for item in report.items)
+    assert report.headline == ("accuracy", 100 * right / 5)
     assert "INCOMPLETE" in report.notes[0]
     assert len(read_answers(tmp_path / "few" / "answers.jsonl")) == 5
 
@@ -321,7 +324,7 @@ def test_unknown_benchmarks_and_options_are_refused_with_the_choices(command, tm
     said = run(tmp_path / "out", *command, "--option", "mood=good", code=1)
     assert "'mood=good' is no scoring option of tiny; it has parity=..." in said
     said = run(tmp_path / "out", "--benchmark", "scenes", "--option", "parity", code=1)
-    assert "'parity' is no scoring option of scenes; it has none" in said
+    assert "'parity' is no scoring option of scenes; it has answered_only=..." in said
 
 
 def test_one_of_several_processes_starts_no_others(command, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from eval.answer_files import AnswerLine, BenchmarkQuestion, read_json_lines
 from eval.report import BenchmarkReport, ItemCounts
+from eval.scoring import MissingAnswers
 
 NAME = "tiny"
 MAX_NEW_TOKENS = 6
@@ -43,7 +44,7 @@ def load_questions(data: Path) -> list[BenchmarkQuestion]:
 def score_answers(answers: Sequence[AnswerLine], data: Path, *, parity: int = 0) -> BenchmarkReport:
     questions = load_questions(data)
     if len(answers) < len(questions):
-        raise ValueError(f"question {questions[len(answers)].question_id} has no answer")
+        raise MissingAnswers(f"question {questions[len(answers)].question_id} has no answer")
     right = sum(len(answer.text) % 2 == parity for answer in answers)
     return BenchmarkReport(
         NAME,

@@ -9,7 +9,7 @@ def failing_download(monkeypatch):
     """Lets a download from the hub end with an error of a test's choice."""
 
     def fail_with(error):
-        def fail(name, revision):
+        def fail(name, **options):
             raise error
 
         monkeypatch.setattr("mllm.released.snapshot_download", fail)

@@ -39,8 +39,19 @@ def test_what_is_saved_loads_again(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optim.rl=1", r"optim\.rl: Extra inputs are not permitted"),
-        ("optim.lr=fast", r"optim\.lr: Input should be a valid number"),
+        (
+            "optim.step=1",
+            r"run.yaml does not fit Run: optim: unknown key 'step' \(did you mean 'steps'\?\); "
+            "expected one of lr, steps$",
+        ),
+        (
+            "nome=x",
+            r"Run: unknown key 'nome' \(did you mean 'name'\?\); expected one of name, optim",
+        ),
+        ("xyz=1", r"unknown key 'xyz'; expected one of name, optim$"),
+        ("optim={1: 2, steps: 3}", r"optim: unknown key 1; expected one of lr, steps"),
+        ("optim={}", r"optim\.lr: Field required$"),
+        ("optim.lr=fast", r"optim\.lr: Input should be a valid number, .*, got 'fast'$"),
         ("optim.lr", "must look like key=value, got 'optim.lr'"),
         ("optim.lr.x=1", "lr is a value, not a section"),
         ("optim.lr=[1", r"optim\.lr=\[1 is no YAML: while parsing a flow sequence"),

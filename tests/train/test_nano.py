@@ -91,7 +91,7 @@ def test_a_folder_in_use_and_a_missing_run_are_refused(finished: Path, tmp_path:
 def test_a_typo_ends_with_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["-o", str(tmp_path / "run"), "mllm.text_wieght=2"])
     assert result.exit_code == 1
-    assert "mllm.text_wieght: Extra inputs are not permitted" in result.output
+    assert "mllm: unknown key 'text_wieght' (did you mean 'text_weight'?)" in result.output
     assert not (tmp_path / "run").exists()
 
 

@@ -7,15 +7,14 @@ import torch
 
 from eval.scenes import sample_scene
 from mllm.processor import Processor
-from train.scene_data import (
+from train.scene_data import KEPT_FOR_QUESTIONS, BatchMix, MLLMBatches, training_example
+from train.scene_lessons import (
     LISTINGS,
-    BatchMix,
-    MLLMBatches,
     choose_questions,
     drill,
     listing,
     places,
-    training_example,
+    position_in_steps,
 )
 
 
@@ -88,15 +87,31 @@ def test_a_place_is_told_in_quarters_of_the_sides_for_objects_that_can_be_told_a
         assert len(asked) == sum(count == 1 for count in looks.values())
 
 
-def test_a_drill_asks_a_few_questions_of_one_kind():
+def test_a_drill_asks_a_few_questions_about_places():
     kinds = Counter()
-    for index in range(200):
+    for index in range(300):
         scene, _ = training_example(index)
         row = drill(scene, random.Random(index))
-        assert 1 <= len(row) <= 2
-        assert len({item.kind for item in row}) == 1
-        kinds[row[0].kind] += 1
-    assert set(kinds) == {"place", "position", "listing"}
+        kinds[" ".join(item.kind for item in row)] += 1
+    single = {"place", "position", "listing"}
+    several = {"place place", "position position", "place place position"}
+    assert several <= set(kinds) <= single | several
+
+
+def test_a_position_in_steps_is_told_after_the_place_of_both_objects():
+    answered = Counter()
+    for index in range(300):
+        scene, _ = training_example(index)
+        rng = random.Random(index)
+        if not (row := position_in_steps(scene, rng)):
+            continue
+        first, second, relation = row
+        names = [item.question[len("where in the picture is the ") : -1] for item in row[:2]]
+        assert first.question != second.question
+        # A reference without a shape may be called an object in one question, a shape in the other.
+        assert all(name.split()[0] in relation.question for name in names)
+        answered[relation.answer] += 1
+    assert set(answered) == {"left", "right", "above", "below", "yes", "no"}
 
 
 def test_rows_of_a_step_depend_on_its_number_alone_and_are_padded_by_their_kind():
@@ -113,7 +128,7 @@ def test_rows_of_a_step_depend_on_its_number_alone_and_are_padded_by_their_kind(
 
 def test_pictures_with_one_object_are_chosen_less_often():
     batches, rng = build_batches(), random.Random(0)
-    chosen = [batches._choose(rng) for _ in range(600)]
+    chosen = [batches._choose(rng, KEPT_FOR_QUESTIONS) for _ in range(600)]
     share = sum(len(training_example(index)[0].objects) == 1 for index in chosen) / len(chosen)
     singles = sum(len(training_example(i)[0].objects) == 1 for i in range(400)) / 400
     assert 0.3 * singles < share < 0.85 * singles

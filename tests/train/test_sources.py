@@ -262,10 +262,10 @@ def test_a_source_that_cannot_be_opened_says_what_to_change(
     ("values", "message"),
     [
         ({"kind": "csv"}, "Input tag 'csv' found using 'kind' does not match"),
-        ({"imagez": "x"}, r"sources.0.llava.imagez: Extra inputs are not permitted"),
-        ({"name": "a/b"}, r"sources.0.llava.name: String should match pattern"),
+        ({"imagez": "x"}, r"sources.0: unknown key 'imagez' \(did you mean 'images'\?\); expected"),
+        ({"name": "a/b"}, r"sources.0.name: String should match pattern .*, got 'a/b'"),
         ({"recipe": "none"}, "no recipe is called 'none'; choose one of reconstruction"),
-        ({"kind": "webdataset"}, r"sources.0.webdataset.task: Field required"),
+        ({"kind": "webdataset"}, r"sources.0.task: Field required"),
     ],
 )
 def test_a_wrong_description_of_a_source_is_named(

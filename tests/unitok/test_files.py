@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -98,8 +99,19 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_write_permission_is_refused(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="no permission to write"):
+    with pytest.raises(OSError, match=r"a\.png: no file can be made in .* \(Permission denied\)"):
         check_output(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder of the kernel's")
+def test_a_folder_in_which_no_file_can_be_made_is_refused_even_for_root():
+    with pytest.raises(OSError, match=r"cannot write /proc/a\.png: no file can be made in /proc"):
+        check_output("/proc/a.png")
+
+
+def test_the_check_leaves_nothing_behind(tmp_path):
+    check_output(tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_object_is_read_as_it_was_written(tmp_path):

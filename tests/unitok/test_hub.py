@@ -4,7 +4,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+)
 
 from unitok.hub import RELEASED_PATTERNS, resolve_model
 
@@ -89,11 +95,12 @@ def test_a_hub_model_is_downloaded_at_its_revision_without_released_weights(tmp_
     monkeypatch.setattr("unitok.hub.hf_hub_download", fetch_config(tmp_path))
     monkeypatch.setattr("unitok.hub.snapshot_download", download)
     assert resolve("owner/model", revision="v2") == tmp_path
+    asked["owner/model"].pop("local_files_only")
     assert asked == {"owner/model": {"revision": "v2", "ignore_patterns": RELEASED_PATTERNS}}
 
 
 def fetch_config(folder: Path, model_type: str = "unitok"):
-    return lambda name, file, revision: str(write_model(folder, model_type) / file)
+    return lambda name, file, **options: str(write_model(folder, model_type) / file)
 
 
 def refuse_weights(name, **options):
@@ -111,7 +118,7 @@ def test_a_hub_model_of_released_files_is_answered_before_they_are_downloaded(
 
 
 def test_a_hub_model_without_a_config_is_answered_with_the_convert_command(monkeypatch):
-    def fail(name, file, revision):
+    def fail(name, file, **options):
         response: Any = SimpleNamespace(headers={}, request=None)
         raise RemoteEntryNotFoundError("no such file", response=response)
 
@@ -139,7 +146,7 @@ def test_a_revision_of_a_folder_is_refused_instead_of_ignored(tmp_path):
 
 
 def test_a_failing_network_is_one_sentence(monkeypatch):
-    def fail(name, file, revision):
+    def fail(name, file, **options):
         raise HTTPError("connection reset")
 
     monkeypatch.setattr("unitok.hub.hf_hub_download", fail)
@@ -148,8 +155,46 @@ def test_a_failing_network_is_one_sentence(monkeypatch):
         resolve("owner/model", revision="v2")
 
 
+@pytest.mark.parametrize("error", [HTTPError("no such host"), OfflineModeIsEnabled("offline")])
+def test_a_hub_out_of_reach_is_asked_once_and_only_the_cache_is_looked_at(monkeypatch, error):
+    asked = []
+
+    class Session:
+        def head(self, address, *, timeout):
+            asked.append((address, timeout))
+            raise error
+
+    def look(name, file, **options):
+        asked.append((name, options["local_files_only"]))
+        raise LocalEntryNotFoundError("not in the cache")
+
+    monkeypatch.setattr("unitok.hub.get_session", Session)
+    monkeypatch.setattr("unitok.hub.hf_hub_download", look)
+    with pytest.raises(FileNotFoundError, match="no reachable hub model called 'owner/model'"):
+        resolve("owner/model")
+    assert asked == [(constants.ENDPOINT, 10), ("owner/model", True)]
+
+
+def test_a_hub_that_answers_is_downloaded_from(tmp_path, monkeypatch):
+    class Session:
+        def head(self, address, *, timeout):
+            return SimpleNamespace(status_code=500)
+
+    asked = {}
+
+    def download(name, **options):
+        asked.update(options)
+        return str(tmp_path)
+
+    monkeypatch.setattr("unitok.hub.get_session", Session)
+    monkeypatch.setattr("unitok.hub.hf_hub_download", fetch_config(tmp_path))
+    monkeypatch.setattr("unitok.hub.snapshot_download", download)
+    assert resolve("owner/model") == tmp_path
+    assert asked["local_files_only"] is False
+
+
 def test_a_full_disk_is_not_taken_for_an_unknown_name(monkeypatch):
-    def fail(name, file, revision):
+    def fail(name, file, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("unitok.hub.hf_hub_download", fail)
