@@ -111,7 +111,7 @@ def open_preview(config: TokenizerConfig, accelerator: Accelerator) -> Preview |
 def start_trackers(trainer: TokenizerTrainer) -> None:
     """TensorBoard forgets what it was told of steps that are taken again."""
     settings = {
-        "tensorboard": {"purge_step": trainer.step},
+        "tensorboard": {"purge_step": trainer.step + 1},
         "wandb": {"name": trainer.folder.name, "dir": str(trainer.folder)},
     }
     trainer.accelerator.init_trackers(TRACKED, init_kwargs=settings)
