@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from train.config import RunConfig
 from train.deepspeed_settings import read_zero
 from train.mllm_data import MixtureSource, RowConfig
+from train.model_config import SamplingDefaults
 from train.optimizers import OptimizerName
 from train.parts import PARTS
 
@@ -25,6 +26,7 @@ class InitConfig(RunConfig):
     projection_heads: int = 16
     head_layers: int = 3
     chat_template: str = "vicuna"
+    sampling: SamplingDefaults | None = None  # of drawings; None: the library's
 
     @model_validator(mode="after")
     def _check_source(self) -> "InitConfig":
