@@ -60,11 +60,11 @@ class LossTerms:
                 )
 
 
-def count_learned(labels_BT: Tensor, *, image_token_id: int, num_codebooks: int) -> int:
-    """N_text + N_image of labels (B, T): the denominator that several batches add up."""
+def count_learned(labels_BT: Tensor, *, image_token_id: int, num_codebooks: int) -> tuple[int, int]:
+    """N_text and N_image of labels (B, T): for the denominator that several batches share."""
     targets = labels_BT[:, 1:]
     num_drawn = int((targets == image_token_id).sum())
-    return int((targets != IGNORE_ID).sum()) + num_drawn * (num_codebooks - 1)
+    return int((targets != IGNORE_ID).sum()) - num_drawn, num_drawn * num_codebooks
 
 
 def text_loss(hidden_ND: Tensor, labels_N: Tensor, lm_head: Callable[[Tensor], Tensor]) -> Tensor:

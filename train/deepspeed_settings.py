@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from train.optimizers import OptimizerName
 from unitok.files import read_json
 
 DEEPSPEED_CONFIGS = Path(__file__).parent / "configs" / "deepspeed"
@@ -26,6 +28,16 @@ def find_deepspeed(name: str) -> Path:
             f"no DeepSpeed settings {name}; expected {', '.join(known)} or a file"
         )
     return path
+
+
+def settings_for(name: str, optimizer: OptimizerName) -> dict[str, Any]:
+    """All settings called `name`, as this optimizer needs them."""
+    settings: dict[str, Any] = read_json(find_deepspeed(name))
+    zero = settings.get("zero_optimization", {})
+    if optimizer == "muon" and zero.get("stage") == 3:
+        # Muon is computed from whole gradients; with parts DeepSpeed refuses to start.
+        zero.setdefault("reduce_scatter", False)
+    return settings
 
 
 def read_zero(name: str) -> ZeroSettings:

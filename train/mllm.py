@@ -9,10 +9,10 @@ samples were left out, and in the end model/, which `--model` and `from_pretrain
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -32,7 +32,7 @@ from mllm.text_tokenizer import EOS_ID
 from train.adapters import add_adapters, build_quantization, merge_saved_adapters
 from train.checkpoints import CompleteMarker, StopOnSignal, find_start, step_of
 from train.config import load_config, prepare_run_folder
-from train.deepspeed_settings import find_deepspeed
+from train.deepspeed_settings import settings_for
 from train.dry_run import Machines, describe_stage
 from train.mllm_data import MixtureDataset, MixtureSource, Packer, RowEncoder, open_mixture
 from train.parts import count_parameters, train_only
@@ -82,13 +82,19 @@ def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
         if "tensorboard" in config.watch.report_to:
             step = 0 if checkpoint is None else step_of(checkpoint)
             trainer.add_callback(tensorboard_callback(run, step=step))
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with eager_on_cpu(arguments.device):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.state.global_step < trainer.state.max_steps:
         return False
     if checkpoint is None:
         trainer.check_learned()
     save_result(trainer, pipeline, run / MODEL_FOLDER, start=start)
     return True
+
+
+def eager_on_cpu(device: torch.device) -> AbstractContextManager[Any]:
+    """DeepSpeed compiles Muon, which a GPU gains from; a CPU would need a C++ compiler for it."""
+    return torch.compiler.set_stance("force_eager") if device.type == "cpu" else nullcontext()
 
 
 def load_start(config: StageConfig, folder: str, *, device: torch.device) -> Pipeline:
@@ -161,7 +167,9 @@ def training_arguments(config: StageConfig, run: Path) -> TrainingArguments:
         # TensorBoard comes with the start, where the step is known.
         report_to=[name for name in watch.report_to if name != "tensorboard"],
         run_name=run.name,
-        deepspeed=None if config.deepspeed is None else str(find_deepspeed(config.deepspeed)),
+        deepspeed=None
+        if config.deepspeed is None
+        else settings_for(config.deepspeed, config.optim.optimizer),
         dataloader_num_workers=config.data.num_workers,
         remove_unused_columns=False,
         use_cache=True,  # for the result's config.json; a forward pass with labels never caches
@@ -219,7 +227,7 @@ def build_trainer(
         run_folder=Path(config.output),
         source_names=[source.name for source in config.data.sources],
         validation_names=[source.name for source in config.data.validation],
-        lr_scales=config.optim.lr_scales,
+        optim=config.optim,
         data_collator=build_packer(pipeline.model.config),
         train_dataset=data.training,
         eval_dataset=data.validation,

@@ -1,10 +1,20 @@
-"""The config of an MLLM around an image tokenizer, whose sizes it has to share."""
+"""The config of an MLLM around an image tokenizer, whose sizes it has to share; how it draws."""
 
 from typing import Any
 
 from mllm.config import UniTokMLLMConfig
+from train.config import RunConfig
 from unitok.config import PATCH_SIZE
 from unitok.model import UniTok
+
+
+class SamplingDefaults(RunConfig):
+    """How the trained model draws unless told otherwise."""
+
+    guidance_scale: float = 3.0
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
 
 
 def build_model_config(

@@ -21,7 +21,7 @@ from mllm.sampling import SamplingParams
 from mllm.text_tokenizer import TextTokenizer
 from train.config import RunConfig
 from train.loop import LoopConfig, StageLoop
-from train.model_config import build_model_config
+from train.model_config import SamplingDefaults, build_model_config
 from train.scene_data import BatchMix, MLLMBatches, SceneCodes
 from unitok.model import UniTok
 
@@ -41,15 +41,6 @@ class ModelSizes(RunConfig):
     projection_dim: int
     projection_heads: int
     context_length: int = 1024
-
-
-class SamplingDefaults(RunConfig):
-    """How the trained model draws unless told otherwise."""
-
-    guidance_scale: float = 3.0
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
 
 
 class MLLMConfig(RunConfig):

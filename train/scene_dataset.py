@@ -3,17 +3,19 @@
     python -m train.scene_dataset -o data/scenes --num-examples 20000
 
 writes captions.tar (webdataset: pictures with captions), chats.jsonl with images/ (LLaVA: questions
-about a picture, and conversations in which both sides show pictures) and texts.txt. The same
-number always gives the same files; the held-out split is never among them.
+about a picture, many of them drills about places, and conversations in which both sides show
+pictures) and texts.txt. The same number always gives the same files; the held-out split is never
+among them.
 """
 
 import io
+import itertools
 import json
 import random
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from PIL import Image
@@ -22,15 +24,17 @@ from eval.scenes import Scene, render
 from mllm.console import announce, progress_bar, user_errors
 from mllm.generation import Progress
 from mllm.messages import Message
-from train.scene_data import training_dialogue, training_example
-from train.scene_lessons import choose_questions
+from train.scene_data import KEPT_FOR_PAIRS, training_dialogue, training_example
+from train.scene_lessons import QuestionChooser, choose_questions, drill
 from unitok.files import atomic_write
 
 CAPTIONS_FILE = "captions.tar"
 CHATS_FILE = "chats.jsonl"
 TEXTS_FILE = "texts.txt"
 IMAGES_FOLDER = "images"
-DIALOGUE_SHARE = 0.2  # of the conversations; the others are questions about one picture
+# Shares of the conversations, about those of the nano recipe.
+ChatKind = Literal["drill", "questions", "dialogue"]
+CHAT_SHARES: dict[ChatKind, float] = {"drill": 0.55, "questions": 0.4, "dialogue": 0.05}
 ROLES = {"user": "human", "assistant": "gpt"}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -41,9 +45,10 @@ def write_dataset(folder: Path, *, num_examples: int, image_size: int, progress:
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; name a new folder")
     (folder / IMAGES_FOLDER).mkdir(parents=True)
+    examples = thinned_examples()
     with atomic_write(folder / CAPTIONS_FILE) as path, tarfile.open(path, "w") as tar:
         for index in range(num_examples):
-            scene, caption = training_example(index)
+            scene, caption = next(examples)
             add_file(tar, f"{index:07d}.png", png_bytes(scene, image_size))
             add_file(tar, f"{index:07d}.txt", caption.encode())
             progress(index + 1, 2 * num_examples)
@@ -54,30 +59,43 @@ def write_dataset(folder: Path, *, num_examples: int, image_size: int, progress:
         texts_path.open("w", encoding="utf-8") as texts,
     ):
         for index in range(num_examples):
-            sample = llava_sample(index, folder / IMAGES_FOLDER, image_size=image_size)
+            scene, caption = next(examples)
+            sample = llava_sample(index, scene, folder / IMAGES_FOLDER, image_size=image_size)
             chats.write(json.dumps(sample) + "\n")
-            texts.write(training_example(num_examples + index)[1] + "\n")
+            texts.write(caption + "\n")
             progress(num_examples + index + 1, 2 * num_examples)
 
 
-def llava_sample(index: int, images: Path, *, image_size: int) -> dict[str, Any]:
-    """Conversation `index` in LLaVA's form; its pictures are written into `images`."""
+def thinned_examples() -> Iterator[tuple[Scene, str]]:
+    """Training pictures and captions without end, those of a single object thinned out."""
+    for index in itertools.count():
+        scene, caption = training_example(index)
+        if random.Random(f"kept:{index}").random() < KEPT_FOR_PAIRS[len(scene.objects)]:
+            yield scene, caption
+
+
+def llava_sample(index: int, scene: Scene, images: Path, *, image_size: int) -> dict[str, Any]:
+    """Conversation `index` in LLaVA's form, about `scene` unless it brings pictures of its own.
+
+    Its pictures are written into `images`.
+    """
     rng = random.Random(f"chat:{index}")
-    if rng.random() < DIALOGUE_SHARE:
+    (kind,) = rng.choices(tuple(CHAT_SHARES), tuple(CHAT_SHARES.values()))
+    if kind == "dialogue":
         conversations, scenes = llava_turns(training_dialogue(index))
     else:
-        scene, _ = training_example(index)
-        conversations, scenes = interview(scene, rng), [scene]
+        choose = drill if kind == "drill" else choose_questions
+        conversations, scenes = interview(scene, rng, choose), [scene]
     names = [f"{index:07d}_{number}.png" for number in range(len(scenes))]
-    for name, scene in zip(names, scenes, strict=True):
-        (images / name).write_bytes(png_bytes(scene, image_size))
-    return {"id": f"{index:07d}", "image": names, "conversations": conversations}
+    for name, scene_shown in zip(names, scenes, strict=True):
+        (images / name).write_bytes(png_bytes(scene_shown, image_size))
+    return {"id": f"{kind}_{index:07d}", "image": names, "conversations": conversations}
 
 
-def interview(scene: Scene, rng: random.Random) -> list[dict[str, str]]:
+def interview(scene: Scene, rng: random.Random, choose: QuestionChooser) -> list[dict[str, str]]:
     """Questions about one picture, shown before the first."""
     turns = []
-    for number, asked in enumerate(choose_questions(scene, rng)):
+    for number, asked in enumerate(choose(scene, rng)):
         mark = "" if number else "<image>\n"
         turns.append({"from": ROLES["user"], "value": mark + asked.question})
         turns.append({"from": ROLES["assistant"], "value": asked.answer})

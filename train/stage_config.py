@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from train.config import RunConfig
 from train.deepspeed_settings import read_zero
 from train.mllm_data import MixtureSource, RowConfig
+from train.model_config import SamplingDefaults
+from train.optimizers import OptimizerName
 from train.parts import PARTS
 
 
@@ -24,6 +26,7 @@ class InitConfig(RunConfig):
     projection_heads: int = 16
     head_layers: int = 3
     chat_template: str = "vicuna"
+    sampling: SamplingDefaults | None = None  # of drawings; None: the library's
 
     @model_validator(mode="after")
     def _check_source(self) -> "InitConfig":
@@ -48,8 +51,9 @@ class DataConfig(RunConfig):
 
 
 class OptimConfig(RunConfig):
-    """AdamW with a cosine schedule."""
+    """The loss, the optimizer and its cosine schedule."""
 
+    optimizer: OptimizerName = "adamw"
     lr: float = Field(gt=0)
     lr_scales: dict[str, float] = Field(default_factory=dict)  # part of the model -> factor on lr
     betas: tuple[float, float] = (0.9, 0.95)
@@ -57,7 +61,17 @@ class OptimConfig(RunConfig):
     weight_decay: float = 0.0
     warmup_share: float = Field(default=0.03, ge=0, le=1)  # of all steps
     final_lr_share: float = Field(default=0.0, ge=0, le=1)  # of lr, where the cosine ends
-    clip_grad: float = 1.0
+    clip_grad: float = Field(default=1.0, ge=0)  # 0: gradients stay as they are
+    text_weight: float = Field(default=1.0, gt=0)  # of a text id in the loss; a sub-code has 1
+
+    @model_validator(mode="after")
+    def _check_clipping(self) -> "OptimConfig":
+        if self.optimizer == "muon" and self.clip_grad:
+            raise ValueError(
+                f"optim.clip_grad is {self.clip_grad}, but ZeRO would clip the updates that muon "
+                "has made orthogonal; set optim.clip_grad=0"
+            )
+        return self
 
 
 class BatchConfig(RunConfig):

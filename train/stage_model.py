@@ -14,10 +14,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from mllm.config import UniTokMLLMConfig
+from mllm.generation import set_default_sampling
 from mllm.image_tokenizer import load_tokenizer
 from mllm.model import NANO_FOLDER, UniTokMLLM
 from mllm.pipeline import Pipeline
 from mllm.processor import Processor
+from mllm.sampling import SamplingParams
 from mllm.text_tokenizer import BOS_ID, EOS_ID, TOKENIZER_FILE, UNK_ID, TextTokenizer
 from train.model_config import build_model_config
 from train.stage_config import InitConfig
@@ -86,6 +88,8 @@ def build_pipeline(config: InitConfig, *, seed: int) -> Pipeline:
     torch.manual_seed(seed)
     model = UniTokMLLM(plan.model_config)
     model.adopt_tokenizer(tokenizer.quantizer, fingerprint=tokenizer.fingerprint)
+    if config.sampling is not None:
+        set_default_sampling(model, SamplingParams(**config.sampling.model_dump()))
     if config.llm is not None:
         adopt_language_model(model, find_language_model(config))
     return Pipeline(model, plan.processor, tokenizer)

@@ -7,7 +7,7 @@ Needs no change for DeepSpeed: ZeRO stages come with the settings.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mllm.loss import LossTerms, count_learned
 from train.mfu import utilisation
-from train.parts import part_of
 from train.run_log import SKIPPED_FILE, TERMS, LogCounts, RunLog, mean_loss, mean_losses
+from train.stage_config import OptimConfig
+from train.stage_optimizer import build_stage_optimizer
 
 
 class UniTokTrainer(Trainer):
@@ -37,13 +38,12 @@ class UniTokTrainer(Trainer):
         run_folder: Path,
         source_names: Sequence[str],
         validation_names: Sequence[str],
-        lr_scales: Mapping[str, float],
+        optim: OptimConfig,
         **options: Any,
     ) -> None:
-        """`lr_scales`: factor on the learning rate of a part of the model, by its name."""
         super().__init__(model, args, **options)
         self.validation_names = list(validation_names)
-        self.lr_scales = dict(lr_scales)
+        self.optim = optim
         config = self.accelerator.unwrap_model(self.model).config
         self._counts = {
             "image_token_id": config.image_token_id,
@@ -55,9 +55,11 @@ class UniTokTrainer(Trainer):
     # -- loss ------------------------------------------------------------------------------------
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
-        """Learned text ids and sub-codes of the whole step, over all processes."""
-        own = sum(count_learned(batch["labels"], **self._counts) for batch in batch_samples)
-        counts = self.accelerator.gather(torch.tensor([own], device=device))
+        """Learned text ids, by their weight, and sub-codes of the step, over all processes."""
+        own = [count_learned(batch["labels"], **self._counts) for batch in batch_samples]
+        weighted = sum(self.optim.text_weight * text + image for text, image in own)
+        # A float on each process, also on one without a batch.
+        counts = self.accelerator.gather(torch.tensor([float(weighted)], device=device))
         # A step may have nothing to learn; its loss is zero then, whatever it is divided by.
         return counts.sum().clamp(min=1)
 
@@ -76,7 +78,8 @@ class UniTokTrainer(Trainer):
         assert num_items_in_batch is not None
         self._num_learned += terms.num_learned
         self.run_log.add(terms.by_group, num_tokens=inputs["input_ids"].numel())
-        loss = (terms.text + terms.image) / num_items_in_batch * self.accelerator.num_processes
+        total = self.optim.text_weight * terms.text + terms.image
+        loss = total / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def check_learned(self) -> None:
@@ -97,30 +100,8 @@ class UniTokTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             assert self.model is not None
-            self.optimizer = torch.optim.AdamW(
-                self._parameter_groups(model or self.model),
-                lr=self.args.learning_rate,
-                betas=(self.args.adam_beta1, self.args.adam_beta2),
-                eps=self.args.adam_epsilon,
-            )
+            self.optimizer = build_stage_optimizer(model or self.model, self.optim)
         return self.optimizer
-
-    def _parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """One group per part of the model, and one more for what weight decay leaves out."""
-        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                # ZeRO-3 leaves parameters empty; their own shape is kept in ds_shape.
-                num_dims = len(getattr(parameter, "ds_shape", parameter.shape))
-                groups.setdefault((part_of(name), num_dims > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "lr": self.args.learning_rate * self.lr_scales.get(part, 1.0),
-                "weight_decay": self.args.weight_decay if is_matrix else 0.0,
-            }
-            for (part, is_matrix), parameters in groups.items()
-        ]
 
     # -- logging ---------------------------------------------------------------------------------
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from mllm.generation import default_sampling
 from mllm.pipeline import Pipeline
+from mllm.sampling import SamplingParams
 from mllm.text_tokenizer import TextTokenizer
 from tests.mllm.tiny_pipeline import build_tiny_tokenizer
 from tests.mllm.tiny_text import tiny_tokenizer
@@ -47,6 +49,15 @@ def build_init(materials: dict[str, Path], **changes: Any) -> InitConfig:
     return InitConfig(
         tokenizer=str(materials["unitok"]), chat_template="plain", **VISUAL, **changes
     )
+
+
+def test_a_fresh_model_draws_as_its_settings_say(
+    materials: dict[str, Path], tmp_path: Path
+) -> None:
+    sampling = {"guidance_scale": 2.0, "temperature": 0.5}
+    config = build_init(materials, llm=str(materials["llm"]), sampling=sampling)
+    pipeline = Pipeline.from_pretrained(initial_folder(config, tmp_path, seed=0), device="cpu")
+    assert default_sampling(pipeline.model) == SamplingParams(guidance_scale=2.0, temperature=0.5)
 
 
 @pytest.mark.parametrize("name", ["llm", "tied"])
