@@ -45,8 +45,8 @@ def test_what_is_saved_loads_again(path: Path, tmp_path: Path) -> None:
             "expected one of lr, steps$",
         ),
         (
-            "nome=x",
-            r"Run: unknown key 'nome' \(did you mean 'name'\?\); expected one of name, optim",
+            "namer=x",
+            r"Run: unknown key 'namer' \(did you mean 'name'\?\); expected one of name, optim",
         ),
         ("xyz=1", r"unknown key 'xyz'; expected one of name, optim$"),
         ("optim={1: 2, steps: 3}", r"optim: unknown key 1; expected one of lr, steps"),
