@@ -70,7 +70,7 @@ def test_shared_out_moments_change_nothing(single: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_accumulation_on_two_processes_keeps_the_contrastive_loss(tmp_path: Path) -> None:
     """Adaptive weight and entropy belong to the part that is taken at once: off."""
-    changes = ("batch.size=16", "weights.gan=0", "weights.entropy=0")
+    changes = ("batch.size=16", "weights.gan=0", "weights.entropy=0", "optim.lr=1e-4")
     assert run_here(smoke_config(tmp_path / "single", *SHORT, *changes))
     forget_accelerate()
     launch(tmp_path / "run", *changes, "batch.accumulation=2")
