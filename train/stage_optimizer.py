@@ -32,7 +32,7 @@ def build_stage_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.
     groups = parameter_groups(model, config)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
-    # Needs DeepSpeed, which no other stage without ZeRO does.
+    # Imported here: a stage with AdamW and without ZeRO does not wait for DeepSpeed.
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
     for group in groups:

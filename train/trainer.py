@@ -59,9 +59,9 @@ class UniTokTrainer(Trainer):
         own = [count_learned(batch["labels"], **self._counts) for batch in batch_samples]
         weighted = sum(self.optim.text_weight * text + image for text, image in own)
         # A float on each process, also on one without a batch.
-        counts = self.accelerator.gather(torch.tensor([float(weighted)], device=device))
+        total = self.accelerator.gather(torch.tensor([float(weighted)], device=device)).sum()
         # A step may have nothing to learn; its loss is zero then, whatever it is divided by.
-        return counts.sum().clamp(min=1)
+        return torch.where(total > 0, total, 1.0)
 
     def compute_loss(
         self,
