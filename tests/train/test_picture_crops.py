@@ -83,7 +83,7 @@ def test_flips_come_as_often_as_asked():
         ({"ratio": (0, 1)}, "ratio must be two ratios"),
         ({"flip": 2}, "less than or equal to 1"),
         ({"resize_ratio": 0.5}, "greater than or equal to 1"),
-        ({"rotate": 90}, "Extra inputs are not permitted"),
+        ({"rotate": 90}, "unknown key 'rotate'"),
     ],
 )
 def test_wrong_crops_are_refused(values, message):
