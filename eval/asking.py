@@ -217,7 +217,7 @@ class Asking:
                 "were asked; the scores are about those alone and no result of the benchmark",
                 *notes,
             )
-        about = {**settings, "complete": self._is_complete, "versions": versions()}
+        about = {**settings, "is_complete": self._is_complete, "versions": versions()}
         return replace(report, settings={**about, **report.settings}, notes=notes)
 
 

@@ -34,6 +34,12 @@ def check_classes(train: FeatureRun, test: FeatureRun) -> int:
             f"{train.config.data.path} and {test.config.data.path} have other classes; both need "
             "the same ones, or their labels mean different things"
         )
+    for side in (train, test):
+        if unlabelled := int((side.labels_N < 0).sum()):
+            raise ValueError(
+                f"{unlabelled} pictures of {side.config.data.path} have a label below 0; a hidden "
+                "test split has no labels, name another with --split"
+            )
     return int(max(train.labels_N.max(), test.labels_N.max())) + 1
 
 

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from eval.picture_features import find_pictures, read_rgb
 NPZ_PICTURES, NPZ_LABELS = "arr_0", "arr_1"  # as the ADM evaluator's files
 TABLE_FILES = ("state.json", "dataset_dict.json")  # of a folder that save_to_disk wrote
 LABEL_COLUMN = "label"
+NUM_COMPARED = 16  # pictures whose pixels tell two sources of the same names apart
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ class TableSource(PictureSource):
 
     def read(self, number: int) -> Image.Image:
         stored = self._table[number][self._column]
+        if stored is None or (stored["bytes"] is None and stored["path"] is None):
+            raise ValueError(f"row {number} of {self._name} holds no picture; leave it out")
         if stored["bytes"] is None:
             return read_rgb(Path(stored["path"]))
         return read_rgb(io.BytesIO(stored["bytes"]), f"row {number} of {self._name}")
@@ -217,9 +221,15 @@ def _choose_split(tables: Any, data: PictureData) -> Any:
 
 
 def describe_source(source: PictureSource, data: PictureData) -> dict[str, Any]:
-    """What two runs on the same pictures have in common, for JSON."""
+    """What two runs on the same pictures have in common, for JSON.
+
+    Rows of tables have no names of their own, so some pictures are looked at as well.
+    """
+    chosen = np.linspace(0, len(source.names) - 1, num=NUM_COMPARED).round().astype(int)
+    pixels = [sha256(source.read(number).tobytes()).hexdigest() for number in np.unique(chosen)]
     return {
         "num_pictures": len(source.names),
         "names_sha256": hash_lines(source.names),
+        "pixels_sha256": hash_lines(pixels),
         "limit": data.limit,
     }

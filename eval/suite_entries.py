@@ -82,7 +82,7 @@ class QuestionEntry(SuiteEntry):
         if not super().is_finished(folder):
             return False
         submission = submission_name(load_benchmark(self.benchmark))
-        is_whole = read_report(folder / REPORT_FILE).settings.get("complete", True)
+        is_whole = read_report(folder / REPORT_FILE).settings.get("is_complete", True)
         return submission is None or not is_whole or (folder / submission).exists()
 
     def run(self, folder: Path, setup: RunSetup) -> BenchmarkReport:

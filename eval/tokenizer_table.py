@@ -18,7 +18,14 @@ from unitok.files import atomic_write, check_output
 TITLE = "Tokenizers"
 OWN = "-own"  # ends the names of benchmarks on other pictures than the published ones
 # What two rows must have in common to compare; a setting that a benchmark lacks is the same.
-SAME_PICTURES = ("num_pictures", "names_sha256", "labels_sha256", "recipe", "image_size")
+SAME_PICTURES = (
+    "num_pictures",
+    "names_sha256",
+    "pixels_sha256",
+    "labels_sha256",
+    "recipe",
+    "image_size",
+)
 
 
 @dataclass(frozen=True)

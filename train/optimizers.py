@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from accelerate import PartialState
 from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -61,13 +62,14 @@ def build_adamw(
 ) -> torch.optim.Optimizer:
     """AdamW in one pass over the parameters that learn.
 
-    With `zero1` each process keeps its share of the moments, arXiv 1910.02054, stage 1.
+    With `zero1` each of several processes keeps its share of the moments (arXiv 1910.02054,
+    stage 1).
     """
     groups = decay_groups(
         [param for param in model.parameters() if param.requires_grad], settings.weight_decay
     )
     options: dict[str, Any] = {"lr": settings.lr, "betas": settings.betas, "eps": settings.eps}
-    if zero1:
+    if zero1 and PartialState().num_processes > 1:
         return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, fused=True, **options)
     return torch.optim.AdamW(groups, fused=True, **options)
 

@@ -29,6 +29,7 @@ from train.tar_members import PICTURE_SUFFIXES
 from unitok.files import parse_json_object
 
 CAPTIONS_FILE = "captions.jsonl"
+SCENES_PER_SEED = 10**12  # more than anybody draws
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,17 @@ class Pictures(Protocol):
 
 
 class ScenePictures:
-    """The drawn world: sample i is training scene i, whatever the seed."""
+    """The drawn world, which never ends: each seed has training scenes of its own."""
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, image_size: int, *, seed: int) -> None:
         self.image_size = image_size
+        self.first = seed * SCENES_PER_SEED
 
     def candidates(self, step: int, number: int) -> Iterator[CaptionedPicture | BadSample]:
-        scene, caption = training_example(number)
+        index = self.first + number
+        scene, caption = training_example(index)
         picture = Image.fromarray(render(scene, self.image_size))
-        yield CaptionedPicture(f"scene {number}", picture, (caption,))
+        yield CaptionedPicture(f"scene {index}", picture, (caption,))
 
     def position(self, step: int) -> None:
         return None
@@ -144,6 +147,12 @@ class FolderPictures:
                 f"no picture in {self.folder}; expected files that end in "
                 f"{', '.join(PICTURE_SUFFIXES)}"
             )
+        lost = sorted(set(self._captions or ()) - set(self._names))
+        if lost:
+            raise ValueError(
+                f"{self.folder / CAPTIONS_FILE} names {len(lost)} pictures that are not in "
+                f"{self.folder}, such as {lost[0]}; copy them there or take their lines out"
+            )
         missing = [name for name in self._names if not self._has_caption(name)]
         if missing:
             raise ValueError(
@@ -199,14 +208,15 @@ def is_picture(path: Path) -> bool:
 
 
 def _read_captions(path: Path) -> dict[str, tuple[str, ...]]:
-    """Captions by name of picture."""
-    captions = {}
+    """Captions by name of picture; several lines may be about one."""
+    captions: dict[str, tuple[str, ...]] = {}
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 place = f"{path}, line {number}"
                 row = parse_json_object(line, place)
-                captions[_picture_name(row.get("image"), place)] = _texts(row.get("text"), place)
+                name, texts = _picture_name(row.get("image"), place), _texts(row.get("text"), place)
+                captions[name] = (*captions.get(name, ()), *texts)
     return captions
 
 

@@ -1,6 +1,7 @@
 """Checkpoints that are one file each: checkpoints/step_000500.pt, of which the newest are kept."""
 
 import logging
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from unitok.files import atomic_write
+
+# What reading a damaged file may raise.
+DAMAGE = (
+    OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +30,7 @@ class StepCheckpoints:
 
     def paths(self) -> list[Path]:
         """The oldest first."""
-        return sorted(self.folder.glob("step_*.pt"))
+        return sorted(self.folder.glob("step_*.pt"), key=_step_of)
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
         """Write a state of tensors and plain values in one step; drop what is too old."""
@@ -45,13 +52,17 @@ class StepCheckpoints:
             state: dict[str, Any] = torch.load(
                 paths[-1], map_location="cpu", weights_only=True, mmap=True
             )
-        except Exception as error:  # torch raises many kinds for a damaged file
+        except DAMAGE as error:
             raise RuntimeError(
                 f"cannot read checkpoint {paths[-1]} ({error}); delete it to go on from the one "
                 "before"
             ) from error
         logger.info("resumed %s", paths[-1])
         return state
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.stem.removeprefix("step_"))
 
 
 def check_content(checkpoint: Path) -> None:

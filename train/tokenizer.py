@@ -35,7 +35,7 @@ from unitok.model import UniTok
 MODEL_FOLDER = "model"
 AVERAGE_FOLDER = "model_ema"
 TRACKED = "tokenizer"  # folder of TensorBoard's files, and project of W&B
-PREVIEW_SEED = -1  # no sample of the training has it
+PREVIEW_SEED = 2**63 - 1  # of an order that no training is likely to have
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -74,14 +74,7 @@ def build_accelerator(config: TokenizerConfig) -> Accelerator:
 
 def open_data(config: TokenizerConfig, accelerator: Accelerator) -> TokenizerData:
     """The share of this process; ValueError for a batch that cannot be shared."""
-    share = config.batch.size / accelerator.num_processes
-    part = share / config.batch.accumulation
-    if part % config.batch.decode_every:
-        raise ValueError(
-            f"batch.size {config.batch.size} over {accelerator.num_processes} processes and "
-            f"{config.batch.accumulation} accumulation steps gives parts of {part:g} pictures, "
-            f"expected a multiple of {config.batch.decode_every}, as one of so many is decoded"
-        )
+    config.batch.check_parts(accelerator.num_processes)
     return TokenizerData(
         config.data,
         model_config=config.model,

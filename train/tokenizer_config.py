@@ -37,6 +37,16 @@ class BatchConfig(RunConfig):
         """One of so many pictures is decoded."""
         return self.size // (self.vae_batch or self.size)
 
+    def check_parts(self, num_processes: int) -> None:
+        """Raise ValueError for a batch that so many processes cannot share."""
+        part = self.size / num_processes / self.accumulation
+        if part % self.decode_every:
+            raise ValueError(
+                f"batch.size {self.size} over {num_processes} processes and {self.accumulation} "
+                f"accumulation steps gives parts of {part:g} pictures, expected a multiple of "
+                f"{self.decode_every}, as one of so many is decoded"
+            )
+
 
 class LossWeights(RunConfig):
     """Factors of the losses; a loss of weight 0 is not computed."""
@@ -65,13 +75,20 @@ class LossWeights(RunConfig):
         return self
 
 
+class AdversaryOptimConfig(OptimConfig):
+    """The discriminator's own; published values as defaults."""
+
+    lr: float = Field(default=2e-5, gt=0)
+    betas: tuple[float, float] = (0.5, 0.9)
+    weight_decay: float = 0.2
+    warmup_share: float = Field(default=0.03, ge=0, le=1)
+
+
 class AdversaryConfig(RunConfig):
     """The discriminator and how it is trained."""
 
     network: DiscriminatorConfig = DiscriminatorConfig()
-    optim: OptimConfig = OptimConfig(
-        lr=2e-5, betas=(0.5, 0.9), weight_decay=0.2, warmup_share=0.03, clip_grad=10.0
-    )
+    optim: AdversaryOptimConfig = AdversaryOptimConfig()
     start_share: float = Field(default=0.375, ge=0, le=1)  # of the steps go by without it
     consistency: float = Field(default=4.0, ge=0)  # weight of its consistency loss
 
@@ -108,4 +125,4 @@ class TokenizerConfig(RunConfig):
     num_workers: int = Field(default=4, ge=0)  # processes that read pictures, per process
     watch: WatchConfig = WatchConfig()
     device: Literal["auto", "cpu"] = "auto"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)

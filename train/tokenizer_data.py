@@ -175,7 +175,7 @@ def open_pictures(
     if isinstance(config, WebdatasetConfig):
         return PictureStreams(config, layout=layout, seed=seed)
     if isinstance(config, ScenesConfig):
-        return ScenePictures(image_size)
+        return ScenePictures(image_size, seed=seed)
     if isinstance(config, FolderConfig):
         return ShuffledPictures(FolderPictures(config), seed=seed)
     return ShuffledPictures(TablePictures(config), seed=seed)

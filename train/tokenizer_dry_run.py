@@ -57,6 +57,7 @@ def fixed_memory(
 def batch_lines(config: TokenizerConfig, *, processes: int) -> Iterator[str]:
     """How a step is shared, and the first batch's shapes."""
     batch = config.batch
+    batch.check_parts(processes)
     yield (
         f"{config.steps:,} steps of {batch.size:,} pictures: {processes} processes x "
         f"{batch.accumulation} parts x {batch.size / processes / batch.accumulation:g}, of which "

@@ -266,8 +266,12 @@ class TokenizerTrainer:
         if self.average is not None:
             self.average.model.load_state_dict(state["average"])
         processes = state["processes"]  # of another number, data that are streamed refuse
-        own = processes[self.accelerator.process_index % len(processes)]
+        index = self.accelerator.process_index
+        own = processes[index % len(processes)]
         self.data.load_state_dict(own["data"])
+        if len(processes) != self.accelerator.num_processes:
+            skipped = sum(each["data"]["num_skipped"] for each in processes)
+            self.data.num_skipped = skipped if index == 0 else 0
         torch.set_rng_state(own["random"])
 
     def _shared_state(self) -> dict[str, Any]:

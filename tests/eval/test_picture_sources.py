@@ -97,6 +97,26 @@ def test_a_limit_takes_pictures_from_all_over_the_source(tmp_path):
     assert describe_source(source, data)["limit"] == 3
 
 
+def test_arrays_of_one_length_are_not_taken_for_each_other(tmp_path):
+    about = []
+    for value in (0, 9):
+        path = tmp_path / f"{value}.npz"
+        np.savez(path, np.full((3, 8, 8, 3), value, np.uint8))
+        data = PictureData(str(path))
+        about.append(describe_source(open_source(data), data))
+    assert about[0]["names_sha256"] == about[1]["names_sha256"]
+    assert about[0]["pixels_sha256"] != about[1]["pixels_sha256"]
+
+
+def test_an_empty_row_is_named(tmp_path):
+    features = datasets.Features(image=datasets.Image())
+    table = datasets.Dataset.from_dict({"image": [None]}, features=features)
+    table.to_parquet(tmp_path / "table.parquet")
+    source = open_source(PictureData(str(tmp_path / "table.parquet")))
+    with pytest.raises(ValueError, match=r"row 0 of .*table\.parquet holds no picture"):
+        source.read(0)
+
+
 def test_what_is_no_source_is_named(tmp_path):
     for path, error, message in (
         (tmp_path / "nothing", FileNotFoundError, "no pictures at .*nothing; expected a folder"),

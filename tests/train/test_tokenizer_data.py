@@ -177,6 +177,25 @@ def test_one_of_several_captions_is_chosen_by_the_samples_seed(folder):
     assert len(ids) == 2
 
 
+def test_captions_may_stand_on_lines_of_their_own(folder):
+    rows = [{"image": f"{number}.png", "text": text} for number in range(6) for text in "ab"]
+    write_lines(folder["path"] / "captions.jsonl", rows)
+    batches = take(build_data(folder), 6)
+    assert len({tuple(row) for batch in batches for row in batch.text_ids.tolist()}) == 2
+
+
+def test_captions_of_pictures_that_are_not_there_are_named(folder):
+    rows = [{"image": f"{number}.png", "text": "a"} for number in range(7)]
+    write_lines(folder["path"] / "captions.jsonl", rows)
+    with pytest.raises(ValueError, match=r"names 1 pictures that are not in .*, such as 6\.png"):
+        build_data(folder)
+
+
+def test_each_seed_has_scenes_of_its_own():
+    first, other = (take(build_data({"kind": "scenes"}, seed=seed), 1)[0] for seed in (0, 1))
+    assert not torch.equal(first.pixels, other.pixels)
+
+
 def test_a_bad_sample_is_skipped_counted_and_named(folder, caplog):
     (folder["path"] / "2.png").write_bytes(b"no picture")
     data = build_data(folder, batch_size=6)

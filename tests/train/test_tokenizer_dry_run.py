@@ -53,3 +53,10 @@ def test_memory_counts_gradients_moments_and_averages(
     learning, total = count(model)
     needed = fixed_memory(config, model, learning=learning, total=total, processes=4)
     assert needed == learning_bytes * learning + 4 * (total - learning) + all_bytes * total
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path) -> None:
+    command = [str(SMOKE), f"output={tmp_path / 'run'}", "--dry-run", "--processes", "8"]
+    result = CliRunner().invoke(train.tokenizer.app, command)
+    assert result.exit_code == 1
+    assert "batch.size 8 over 8 processes" in result.output

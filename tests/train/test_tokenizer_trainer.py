@@ -11,6 +11,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import train.tokenizer
+from tests.train.tiny_pictures import write_folder
 from tests.train.tokenizer_runs import (
     SHORT,
     SMOKE,
@@ -21,6 +22,7 @@ from tests.train.tokenizer_runs import (
     run_here,
     smoke_config,
 )
+from train.step_checkpoints import StepCheckpoints
 from train.tokenizer_data import TokenizerBatch
 from train.tokenizer_trainer import TokenizerTrainer
 from unitok.model import UniTok
@@ -144,6 +146,36 @@ def test_what_is_missing_is_said_before_there_is_a_run_folder(tmp_path: Path) ->
     with pytest.raises(FileNotFoundError, match="no DINOv2 weights at"):
         run_here(smoke_config(tmp_path / "run", *SHORT, missing))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_pictures_is_trained_on_and_looked_at(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "pictures")
+    path = f"data.source={{kind: folder, path: {source['path']}}}"
+    assert run_here(smoke_config(tmp_path / "run", *SHORT, path, "steps=2"))
+    assert list((tmp_path / "run" / "samples").iterdir())
+
+
+def test_one_process_needs_no_share_of_the_optimizers_state(tmp_path: Path) -> None:
+    for name, zero1 in (("plain", "false"), ("zero1", "true")):
+        assert run_here(smoke_config(tmp_path / name, *SHORT, "steps=2", f"zero1={zero1}"))
+    assert_same_run(tmp_path / "plain", tmp_path / "zero1")
+
+
+def test_one_setting_of_the_discriminator_leaves_the_others_as_published(tmp_path: Path) -> None:
+    optim = smoke_config(tmp_path, "adversary.optim={lr: 1.0e-5}").adversary.optim
+    assert (optim.lr, optim.betas, optim.weight_decay, optim.warmup_share) == (
+        1e-5, (0.5, 0.9), 0.2, 0.03
+    )  # fmt: skip
+
+
+def test_a_millionth_step_is_newer_than_those_before(tmp_path: Path) -> None:
+    checkpoints = StepCheckpoints(tmp_path, keep=2)
+    for step in (999_998, 999_999, 1_000_000):
+        checkpoints.save({"step": step}, step)
+    assert len(checkpoints.paths()) == 2
+    state = checkpoints.load_newest()
+    assert state is not None
+    assert state["step"] == 1_000_000
 
 
 def test_a_resumed_run_keeps_its_settings(whole: Path) -> None:
