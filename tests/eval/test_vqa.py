@@ -98,7 +98,7 @@ def test_answers_are_those_of_single_chats_in_question_order(finished, data, pip
 def test_the_report_holds_what_makes_the_run_repeatable(finished, pipeline, data):
     report = read_report(finished / "report.json")
     settings = report.settings
-    assert settings["complete"] is True
+    assert settings["is_complete"] is True
     assert settings["limit"] is None
     assert settings["model_fingerprint"] == pipeline.fingerprints()["model_fingerprint"]
     assert settings["tokenizer_fingerprint"] == pipeline.tokenizer.fingerprint
@@ -221,7 +221,7 @@ def test_a_limited_run_is_never_called_complete(model, tmp_path):
     assert "INCOMPLETE: only the first 5 of 1020 questions were asked" in said
     assert "the scores are about those alone" in " ".join(said.split())
     report = read_report(tmp_path / "few" / "report.json")
-    assert report.settings["complete"] is False
+    assert report.settings["is_complete"] is False
     assert report.settings["limit"] == 5
     assert report.settings["answered_only"] is True
     assert (report.counts.num_items, report.counts.num_missing) == (5, 1015)
