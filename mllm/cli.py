@@ -110,14 +110,14 @@ def chat(
     \b
     unitok chat "what color is the star?" --image example:star
     unitok chat "which picture has more stars?" -i a.png -i b.png
-    unitok chat "draw a red circle left of a blue square" -o circle.png
+    unitok chat "draw a purple circle" -o circle.png
     unitok chat
     """
     from mllm.answer import TextSettings
     from mllm.session import ChatSession
-    from mllm.terminal import answer_question, check_chat_output, run_session
+    from mllm.terminal import answer_question, check_chat, run_session
 
-    check_chat_output(question, output, force=force)
+    check_chat(question, output, force=force)
     chosen = TextSettings(max_new_tokens, temperature or 0.0, top_k, top_p, seed, max_images)
     pipeline = load_pipeline(model, revision, tokenizer=tokenizer, device=device, dtype=dtype)
     session = ChatSession(pipeline, chosen)

@@ -31,7 +31,7 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
         "mps": torch.backends.mps.is_available(),
     }
     if not available.get(device.type, False):
-        raise ValueError(f"this machine has no usable {device.type} device; pass device=cpu")
+        raise ValueError(f"this machine has no usable {device.type} device; choose the device cpu")
     return device
 
 

@@ -20,8 +20,11 @@ HELP = """\
 /quit         leave (so does the end of the input)"""
 
 
-def check_chat_output(question: str | None, output: str | Path | None, *, force: bool) -> None:
-    """Say what keeps a picture of the answer from being written, before a model is loaded."""
+def check_chat(question: str | None, output: str | Path | None, *, force: bool) -> None:
+    """Say what keeps a question from being asked or its answer's picture from being written, before
+    a model is loaded."""
+    if question is not None and not question.strip():
+        raise ValueError("the question is empty; ask something, or leave it out to talk")
     if output is None:
         return
     if question is None:

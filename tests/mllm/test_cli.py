@@ -150,6 +150,10 @@ def test_an_answer_without_a_picture_says_that_nothing_was_written(scripted, tmp
     assert not (tmp_path / "drawn.png").exists()
 
 
+def test_an_empty_question_is_refused_before_a_model_is_loaded():
+    assert "the question is empty" in fail("chat", " ", "--model", "no/model")
+
+
 def test_chat_explains_a_wrong_output_before_it_loads_a_model(picture, tmp_path):
     assert "exists already; pass --force" in fail("chat", "draw", "-o", picture)
     assert "must end in .png" in fail("chat", "draw", "-o", tmp_path / "a.jpg")
