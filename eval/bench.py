@@ -71,17 +71,22 @@ def vqa(
     questions: Annotated[int, typer.Option(min=1, help="About drawn scenes")] = 192,
     batch_size: Annotated[int, typer.Option(min=2, help="Questions at a time")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; by default those of a run")
+    ] = None,
 ) -> None:
     quiet_libraries()
-    torch.set_num_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     with user_errors():
         announce(f"loading model {model}")
         pipeline = Pipeline.from_pretrained(model, device=device)
         prompts = scene_prompts(pipeline, questions)
         alone, answers = time_answers(pipeline, prompts, batch_size=1)
         batched, same_answers = time_answers(pipeline, prompts, batch_size=batch_size)
-    table = Table(title=f"{questions} questions, {pipeline.device}, {threads} threads")
+    table = Table(
+        title=f"{questions} questions, {pipeline.device}, {torch.get_num_threads()} threads"
+    )
     for heading in ("questions at a time", "questions/s", "ratio"):
         table.add_column(heading, justify="right")
     table.add_row("1", f"{alone:.1f}", "1.00")
