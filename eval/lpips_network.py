@@ -9,29 +9,29 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
+from torchvision.models import AlexNet_Weights, VGG16_Weights
 
 from eval.released_weights import ReleasedWeights
 
 VERSION = "0.1"
 Backbone = Literal["alex", "vgg"]
-
-
-def _released(network: str, file_name: str, *, option: str) -> ReleasedWeights:
-    """A file of torchvision's, whose name ends in its hash."""
-    return ReleasedWeights(
-        network=network,
-        file_name=file_name,
-        sha256=file_name.removesuffix(".pth").rpartition("-")[2],
-        source=f"https://download.pytorch.org/models/{file_name}",
-        option=option,
-    )
+PUBLISHED = {
+    "alex": ("AlexNet", AlexNet_Weights.IMAGENET1K_V1),
+    "vgg": ("VGG-16", VGG16_Weights.IMAGENET1K_V1),
+}
 
 
 def backbone_weights(backbone: Backbone, *, option: str) -> ReleasedWeights:
     """The file of torchvision's that a backbone needs; `option` names it in the caller's words."""
-    if backbone == "alex":
-        return _released("AlexNet", "alexnet-owt-7be5be79.pth", option=option)
-    return _released("VGG-16", "vgg16-397923af.pth", option=option)
+    network, weights = PUBLISHED[backbone]
+    file_name = weights.url.rpartition("/")[2]
+    return ReleasedWeights(
+        network=network,
+        file_name=file_name,
+        sha256=file_name.removesuffix(".pth").rpartition("-")[2],  # torchvision's names end in it
+        source=weights.url,
+        option=option,
+    )
 
 
 def build_lpips(backbone: Backbone, weights: Mapping[str, Tensor] | None) -> Any:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
+from torchvision.models import AlexNet_Weights
 
 from eval.file_hashes import sha256_of
 from eval.lpips_network import backbone_weights
@@ -123,7 +124,7 @@ def test_weights_come_from_a_file(published, tmp_path):
 
 def test_without_a_file_they_are_downloaded_once_to_torchs_cache(published, tmp_path, monkeypatch):
     def download(source: str, path: str, sha256: str, progress: bool) -> None:
-        assert source == "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+        assert source == AlexNet_Weights.IMAGENET1K_V1.url
         (tmp_path / "published.pth").rename(path)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
