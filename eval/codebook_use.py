@@ -27,7 +27,11 @@ def measure_use(codes_NLK: NDArray, codebook_size: int) -> CodebookUse:
             for k in range(codes_NLK.shape[-1])
         ]
     )
-    probs_KV = counts_KV / counts_KV.sum(axis=1, keepdims=True)
+    return use_of_shares(counts_KV / counts_KV.sum(axis=1, keepdims=True))
+
+
+def use_of_shares(probs_KV: NDArray) -> CodebookUse:
+    """From the share of each entry, (K, V)."""
     logs_KV = np.log(probs_KV, where=probs_KV > 0, out=np.zeros_like(probs_KV))
-    used_KV = probs_KV > USED_SHARE / codebook_size
+    used_KV = probs_KV > USED_SHARE / probs_KV.shape[1]
     return CodebookUse(100 * used_KV.mean(axis=1), np.exp(-(probs_KV * logs_KV).sum(axis=1)))

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from eval.codebook_use import use_of_shares
 from mllm.pictures import save_png
-from train.codebook_usage import codebook_usage, perplexity
 from train.losses import l1_loss
 from train.reconstruction_grid import reconstruction_grid
 from unitok.image import psnr, to_pil
@@ -44,12 +44,9 @@ class Preview:
 
 def usage_values(model: UniTok) -> Mapping[str, float]:
     """Of each codebook, from the running average of the quantizer."""
-    probs_KV = model.quantizer.vocab_usage_KV
+    use = use_of_shares(model.quantizer.vocab_usage_KV.double().cpu().numpy())
     values = {}
-    for name, measured in (
-        ("usage", codebook_usage(probs_KV)),
-        ("perplexity", perplexity(probs_KV)),
-    ):
-        values[f"{name}/mean"] = measured.mean().item()
-        values |= {f"{name}/codebook_{k}": value for k, value in enumerate(measured.tolist())}
+    for name, measured_K in (("usage", use.usage_K), ("perplexity", use.perplexity_K)):
+        values[f"{name}/mean"] = measured_K.mean().item()
+        values |= {f"{name}/codebook_{k}": value for k, value in enumerate(measured_K.tolist())}
     return values

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.codebook_use import measure_use
+from eval.codebook_use import measure_use, use_of_shares
 
 
 def test_an_evenly_used_codebook_has_full_usage_and_perplexity():
@@ -27,3 +27,10 @@ def test_an_entry_counts_as_used_above_a_hundredth_of_the_uniform_probability():
     assert measure_use(codes, 4).usage_K == pytest.approx([50])
     codes[0, 2] = 0  # 0.002
     assert measure_use(codes, 4).usage_K == pytest.approx([25])
+
+
+def test_shares_alone_say_the_same():
+    use = use_of_shares(np.array([[0.25, 0.25, 0.25, 0.25], [0.999, 0.001, 0.0, 0.0]]))
+    assert use.usage_K.tolist() == [100.0, 25.0]
+    use = use_of_shares(np.array([[0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0.0, 0.0], [1.0, 0, 0, 0]]))
+    assert use.perplexity_K == pytest.approx([4, 2, 1])
