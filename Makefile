@@ -1,7 +1,7 @@
 # Every target but help and clean first makes sure that the environment in $(VENV) is current.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= eval,train,dev
+EXTRAS ?= eval,train,serve,dev
 # Test workers; each one keeps torch to a single thread (tests/conftest.py).
 WORKERS ?= 2
 
