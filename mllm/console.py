@@ -57,7 +57,8 @@ def user_errors() -> Iterator[None]:
 
 def quiet_libraries() -> None:
     """No notices of libraries between our own lines; their errors still come through."""
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    for name in ("DeepSpeed", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def project_version() -> str:

@@ -23,7 +23,7 @@ from transformers import TrainingArguments, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from mllm.config import UniTokMLLMConfig
-from mllm.console import announce, say, user_errors
+from mllm.console import announce, quiet_libraries, say, user_errors
 from mllm.image_tokenizer import TOKENIZER_FOLDER
 from mllm.model import UniTokMLLM
 from mllm.pipeline import Pipeline
@@ -299,6 +299,7 @@ def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks")] = False,
 ) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    quiet_libraries()
     with nullcontext() if debug else user_errors():
         stage = load_config(StageConfig, config, overrides or [])
         if only_describe:
