@@ -10,19 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from eval.scene_scores import scene_pixels
 from eval.scenes import render
+from train.config import load_config
+from train.extraction import ExtractConfig
 from train.scene_data import training_example
 from train.scene_dataset import (
     CHAT_SHARES,
     interview,
     llava_sample,
+    png_bytes,
     thinned_examples,
     write_dataset,
 )
 from train.scene_lessons import drill
+from unitok.image import preprocess
 
+CODES_CONFIG = Path(__file__).parents[2] / "train/configs/nano_codes.yaml"
 NUM_EXAMPLES = 40
 
 
@@ -45,6 +52,17 @@ def test_every_caption_has_its_picture(dataset: Path) -> None:
         pixels = np.asarray(Image.open(io.BytesIO(files[f"{index:07d}.png"])))
         assert np.array_equal(pixels, render(scene, 16))
     assert len(files) == 2 * NUM_EXAMPLES
+
+
+def test_the_codes_of_the_nano_stages_are_those_of_whole_pictures() -> None:
+    # Cropped ones would teach drawing scenes whose objects are cut off.
+    config = load_config(ExtractConfig, CODES_CONFIG)
+    scenes = [scene for scene, _ in islice(thinned_examples(), 4)]
+    pictures = [Image.open(io.BytesIO(png_bytes(scene, 64))) for scene in scenes]
+    for source in config.sources:
+        recipe = config.recipe_of(source)
+        read = torch.cat([preprocess(each, recipe, image_size=64) for each in pictures])
+        assert torch.equal(read, scene_pixels(scenes, 64)), recipe
 
 
 def test_chats_show_other_pictures_than_captions_and_texts_tell_of_these(dataset: Path) -> None:
