@@ -61,6 +61,8 @@ class ChatAnswer:
     images: list[Image.Image]  # the pictures it drew, in reading order
     messages: list[Message]  # the conversation with this answer, to go on from
     notice: str | None = None  # why it ends where the model wanted to draw; None: it did not
+    num_tokens: int = 0  # that the model wrote, marks and visual tokens included
+    is_cut: bool = False  # whether it ends before the model came to an end
 
     def __str__(self) -> str:
         return self.text
@@ -151,6 +153,8 @@ class AnswerWriter:
         self.sampler = SeededSampling(settings.build_sampling(), settings.seed)
         self.num_text_tokens = 0
         self.num_drawn = 0
+        self.num_tokens = 0  # texts, marks and visual tokens
+        self.is_cut = True  # until the model ends the answer itself
         self.notice: str | None = None  # why the answer ends where the model wanted to draw
 
     def write(self, row: Encoded, codes: Tensor | None) -> list[Part]:
@@ -169,6 +173,7 @@ class AnswerWriter:
             if streamer.text:
                 parts.append({"type": "text", "text": streamer.text})
             if ids[-1] != BOI_ID:
+                self.is_cut = bool(ids[-1] != EOS_ID)
                 break
             self.notice = self._refuse_picture(ids)
             if self.notice is not None:
@@ -179,6 +184,7 @@ class AnswerWriter:
             self.num_drawn += 1
             codes = drawn.codes[None] if codes is None else torch.cat([codes, drawn.codes[None]])
             ids = torch.cat([ids, ids.new_tensor(self._picture_ids())])
+        self.num_tokens = len(ids) - len(row)
         if self.notice is not None and not parts:
             raise ValueError(self.notice)
         return parts

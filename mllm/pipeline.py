@@ -283,6 +283,8 @@ class Pipeline:
             images=[part["image"] for part in parts if part["type"] == "image"],
             messages=[*conversation, {"role": "assistant", "content": parts}],
             notice=writer.notice,
+            num_tokens=writer.num_tokens,
+            is_cut=writer.is_cut,
         )
 
     def _draw_in_chat(

@@ -174,6 +174,17 @@ def test_a_model_that_draws_without_end_is_stopped(pipeline):
     assert (len(answer.images), answer.notice) == (1, None)
 
 
+def test_an_answer_counts_its_tokens_and_says_whether_it_was_cut(pipeline):
+    make_model_say(pipeline, "a", BOI, "b", EOS)
+    num_text = len(pipeline.processor.tokenizer.encode("a") * 2)
+    answer = pipeline.chat("draw")
+    # The picture's two marks and four visual tokens, and the mark of the end.
+    assert (answer.num_tokens, answer.is_cut) == (num_text + 6 + 1, False)
+    make_model_say(pipeline, "a b c d e f")
+    answer = pipeline.chat("go on", max_new_tokens=3)
+    assert (answer.num_tokens, answer.is_cut) == (3, True)
+
+
 def test_a_stream_is_read_once(pipeline):
     make_model_say(pipeline, "a star", EOS)
     stream = pipeline.stream_chat("what?")
