@@ -33,7 +33,7 @@ from eval.demo_page import build_page
 from eval.demo_results import Demo, StoredScores, compare_scores, load_stored_scores
 from eval.demo_sheet import build_sheet, build_strip
 from eval.examples import EXAMPLES
-from eval.memory import peak_memory_gb
+from eval.memory import peak_memory_gib
 from eval.scene_text import TASKS
 from mllm.console import (
     announce,
@@ -78,7 +78,7 @@ def run_demo(pipeline: Pipeline, *, seed: int = 0, seconds: Seconds | None = Non
         chat_drawing=chat_drawing,
         reconstructions=rebuilt,
         seconds=seconds,
-        peak_memory_gb=peak_memory_gb(),
+        peak_memory_gib=peak_memory_gib(),
     )
 
 
@@ -183,7 +183,7 @@ def tell_scores(demo: Demo, stored: StoredScores | None) -> None:
 
 def tell_end(demo: Demo, folder: Path) -> None:
     """What it took, where to look, and how to go on."""
-    say(f"\n{sum(demo.seconds.values()):.0f} s, peak memory {demo.peak_memory_gb:.2f} GB")
+    say(f"\n{sum(demo.seconds.values()):.0f} s, peak memory {demo.peak_memory_gib:.2f} GiB")
     say(f"look at {folder / PAGE_FILE} and {folder / SHEET_FILE}; then try:")
     for command in next_steps(folder):
         say(f"  {command}")

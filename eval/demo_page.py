@@ -150,7 +150,7 @@ def _costs(demo: Demo) -> str:
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in demo.seconds.items())
     return (
         f"<h2>What it took</h2><p>{escape(stages)}; {sum(demo.seconds.values()):.0f} s in all, at "
-        f"most {demo.peak_memory_gb:.2f} GB of memory.</p>"
+        f"most {demo.peak_memory_gib:.2f} GiB of memory.</p>"
     )
 
 

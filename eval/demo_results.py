@@ -23,7 +23,7 @@ class Demo:
     chat_drawing: ChatDrawing
     reconstructions: Sequence[Reconstruction]
     seconds: dict[str, float]  # of each stage
-    peak_memory_gb: float
+    peak_memory_gib: float
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import typer
 from PIL import Image
 from rich.table import Table
 
-from eval.memory import peak_memory_gb
+from eval.memory import peak_memory_gib
 from eval.scene_questions import KINDS
 from eval.scene_scores import Rates, score_drawings, score_questions, score_reconstruction
 from eval.scene_text import TASKS
@@ -106,7 +106,7 @@ def measure(pipeline: Pipeline, items: ScoreItems) -> NanoScores:
         "image_sampling": asdict(default_sampling(pipeline.model)),
         "speed": measure_speed(pipeline),
         "minutes": round((time.monotonic() - started) / 60, 1),
-        "peak_memory_gb": round(peak_memory_gb(), 2),
+        "peak_memory_gib": round(peak_memory_gib(), 2),
     }
     return NanoScores(reconstruction, questions, drawings, by_count, settings)
 
@@ -210,7 +210,7 @@ def main(
     say(
         f"once loaded: {speed['chat_answer_seconds']} s a chat answer, "
         f"{speed['four_pictures_seconds']} s four pictures, on {speed['threads']} threads; "
-        f"peak memory {scores.settings['peak_memory_gb']} GB"
+        f"peak memory {scores.settings['peak_memory_gib']} GiB"
     )
     if items < DEFAULT_ITEMS:
         announce(

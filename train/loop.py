@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from eval.memory import peak_memory_gb
+from eval.memory import peak_memory_gib
 from train.config import RunConfig
 from train.optimizers import OptimizerName, build_optimizers
 from train.schedules import cosine_rate
@@ -169,7 +169,7 @@ class StageLoop:
             elapsed = time.monotonic() - started
             speed = (self.step - first_step) / elapsed
             values["samples_per_second"] = speed * self.samples_per_step
-            values["peak_memory_gb"] = peak_memory_gb()
+            values["peak_memory_gib"] = peak_memory_gib()
             minutes_left = max(0, self.num_steps - self.step) / speed / 60
             self._log(values, minutes_left)
         if self.step % config.save_every == 0:

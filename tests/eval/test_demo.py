@@ -80,7 +80,7 @@ def test_a_run_judges_every_answer_drawing_and_reconstruction(demo):
     assert all(len(each.drawings) == 2 for each in demo.prompts)
     assert len(demo.reconstructions) == 2
     assert list(demo.seconds) == ["loading", "talking", "drawing", "encoding and decoding"]
-    assert demo.peak_memory_gb > 0.1
+    assert demo.peak_memory_gib > 0.1
     rows = {row.name: row.num_items for row in compare_scores(demo, None)}
     assert rows["drawings"] == 24
     assert rows["descriptions"] == 3

@@ -128,7 +128,7 @@ def test_features_do_not_depend_on_the_batch_and_keep_the_order(folder):
     )
     assert together.features.shape == (4, NUM_FEATURES)
     assert np.allclose(together.features, apart.features, rtol=1e-6)
-    assert np.allclose(together.logits, apart.logits, rtol=1e-6)
+    assert np.allclose(together.logits, apart.logits, atol=1e-6)  # measured: 3e-7
     assert seen == [(3, 4), (4, 4)]
     picture = resize_clean(np.asarray(Image.open(paths[1])))
     alone = TinyExtractor().extract(torch.from_numpy(picture).permute(2, 0, 1)[None])

@@ -54,7 +54,7 @@ def test_what_was_measured_is_stored_and_read_back_by_the_demo(tmp_path):
     content = json.loads((tmp_path / "nano.json").read_text())
     assert set(content["questions"]) == {"all", *KINDS}
     assert set(content["drawings"]) == {"all", *TASKS}
-    assert content["peak_memory_gb"] > 0
+    assert content["peak_memory_gib"] > 0
     assert content["speed"]["four_pictures_seconds"] > 0
 
 

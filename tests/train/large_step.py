@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from eval.memory import peak_memory_gb
+from eval.memory import peak_memory_gib
 from tests.train.runs import ROOT
 from tests.train.tokenizer_runs import build_trainer
 from train.config import load_config
@@ -31,4 +31,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     trainer = build_trainer(load_config(TokenizerConfig, LARGE, CHANGES))
     values = trainer._train_step(trainer._parts(next(trainer.data.batches(0))))
-    print(json.dumps({**values, "peak_memory_gb": peak_memory_gb()}))  # noqa: T201
+    print(json.dumps({**values, "peak_memory_gib": peak_memory_gib()}))  # noqa: T201

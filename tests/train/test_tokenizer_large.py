@@ -27,4 +27,4 @@ def test_a_step_of_large_with_every_loss_fits_into_twenty_gib() -> None:
     assert result.returncode == 0, result.stderr[-3000:]
     values = json.loads(result.stdout.splitlines()[-1])
     assert all(math.isfinite(values[f"loss/{name}"]) for name in LOSSES)
-    assert values["peak_memory_gb"] < MAX_GIB
+    assert values["peak_memory_gib"] < MAX_GIB
