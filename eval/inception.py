@@ -6,7 +6,7 @@ well. Resizing is left to `eval/fid_resize.py`, because the benchmarks differ in
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,11 +63,17 @@ class Inception:
         self.device = torch.device(device)
 
     @classmethod
-    def from_file(cls, path: Path | None = None, *, device: str | torch.device) -> "Inception":
-        """Load the released weights at `path`; None: where torch-fidelity keeps its download."""
-        path = path or WEIGHTS.default_path
-        sha256 = WEIGHTS.check(path)
-        return cls(WEIGHTS.read(path), sha256=sha256, device=device)
+    def from_file(
+        cls, path: Path | None = None, *, device: str | torch.device, option: str = WEIGHTS.option
+    ) -> "Inception":
+        """Load the released weights at `path`; None: where torch-fidelity keeps its download.
+
+        `option` is where the user can name the file.
+        """
+        released = replace(WEIGHTS, option=option)
+        path = path or released.default_path
+        sha256 = released.check(path)
+        return cls(released.read(path), sha256=sha256, device=device)
 
     @torch.inference_mode()
     def extract(self, pixels: Tensor) -> Extracted:

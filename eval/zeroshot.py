@@ -4,6 +4,7 @@ ImageNet's class names and CLIP's 80 templates come from open_clip; other pictur
 their class names. Officially everything runs in bfloat16 autocast.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -88,19 +89,32 @@ def find_vectors(run: FeatureRun, texts: ClassTexts, *, model: FeatureModel) -> 
     path = run.config.output / VECTORS_FILE
     if not path.is_file():
         announce(f"encoding {len(texts.names)} classes in {len(texts.templates)} templates")
-        device = choose_device(run.config.device)
-        precision = official_precision(device, use_autocast=run.config.use_autocast)
-        with progress_bar("classes") as report, torch.inference_mode(), full_precision(), precision:
-            vectors = encode_classes(
-                lambda batch: model.encode_text(batch).float(),
-                names=texts.names,
-                templates=texts.templates,
-                progress=report,
-            )
+        with progress_bar("classes") as report:
+            vectors = encode_texts(run, texts, model=model, progress=report)
         with atomic_write(path) as temporary:
             np.savez(temporary, vectors=vectors.float().cpu().numpy())
     with np.load(path, allow_pickle=False) as stored:
         return torch.from_numpy(stored["vectors"])
+
+
+@torch.inference_mode()
+def encode_texts(
+    run: FeatureRun,
+    texts: ClassTexts,
+    *,
+    model: FeatureModel,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Class vectors (C, E) in the precision of the run's features."""
+    device = choose_device(run.config.device)
+    precision = official_precision(device, use_autocast=run.config.use_autocast)
+    with full_precision(), precision:
+        return encode_classes(
+            lambda batch: model.encode_text(batch).float(),
+            names=texts.names,
+            templates=texts.templates,
+            progress=progress,
+        )
 
 
 def build_report(run: FeatureRun, texts: ClassTexts, *, vectors: Tensor) -> BenchmarkReport:

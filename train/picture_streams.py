@@ -28,8 +28,9 @@ class PictureStreams:
         num_streams, total = layout.num_streams, layout.world_size * layout.num_streams
         if not config.resampled and len(tars) < total:
             raise ValueError(
-                f"{len(tars)} tars cannot be shared by {layout.world_size} x {num_streams} "
-                "workers; set fewer workers, or resampled: true to let each draw from all tars"
+                f"each worker reads tars of its own, but data.source.urls names {len(tars)}, "
+                f"expected at least {total} for {layout.world_size} processes x {num_streams} "
+                "workers; set num_workers lower, or resampled: true to let each draw from all tars"
             )
         self.config = config
         self.layout = layout

@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from eval.memory import peak_memory_gb
+from eval.memory import peak_memory_gib
 from train.run_log import LOG_FILE, cut_back
 
 logger = logging.getLogger(__name__)
@@ -22,10 +23,11 @@ MEASURED = ("eval/", "ema/")  # by looking at pictures, not by training
 
 
 class StepClock:
-    """How fast steps go since the last time somebody asked."""
+    """How fast steps go since the last time somebody asked, and what they need."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, *, device: torch.device) -> None:
         self.step = step
+        self.device = device
         self.time = time.monotonic()
 
     def rates(self, step: int, num_steps: int, *, per_step: int) -> dict[str, float]:
@@ -35,9 +37,16 @@ class StepClock:
         self.step, self.time = step, now
         return {
             "images_per_second": speed * per_step,
-            "peak_memory_gb": device_memory_gb(),
+            **peak_memory(self.device),
             "eta_minutes": (num_steps - step) / speed / 60,
         }
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Time inside is not that of steps."""
+        began = time.monotonic()
+        yield
+        self.time += time.monotonic() - began
 
 
 class StepLog:
@@ -80,8 +89,8 @@ def rounded(value: float | str, digits: int = 4) -> float | str:
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
-def device_memory_gb() -> float:
-    """The most memory so far, on the GPU where there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return peak_memory_gb()
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most that this process has held at once so far, in GiB: on its GPU, or in the RAM."""
+    if device.type == "cuda":
+        return {"peak_gpu_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+    return {"peak_ram_gib": peak_memory_gib()}

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -20,16 +20,19 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from mllm.console import announce, say, user_errors
+from mllm.share import Share
 from train.config import load_config, prepare_run_folder
 from train.discriminator import outline_discriminator
 from train.perceptual import PerceptualLoss
+from train.picture_config import CropConfig, TokenizerDataConfig
 from train.tokenizer_config import TokenizerConfig
 from train.tokenizer_data import TokenizerData
 from train.tokenizer_dry_run import describe_run
 from train.tokenizer_preview import Preview
+from train.tokenizer_scores import HeldOutScores
 from train.tokenizer_start import initial_model
 from train.tokenizer_trainer import TokenizerTrainer
-from train.trackers import check_trackers
+from train.trackers import check_trackers, wandb_options
 from unitok.model import UniTok
 
 MODEL_FOLDER = "model"
@@ -46,10 +49,13 @@ def train_tokenizer(config: TokenizerConfig, *, resume: bool = False) -> bool:
     accelerator = build_accelerator(config)
     data = open_data(config, accelerator)
     preview = open_preview(config, accelerator)
+    scores = open_scores(config, accelerator)
     with accelerator.main_process_first():  # what is downloaded is there for the others
         set_seed(config.seed)
         model = initial_model(config.model, config.init_from)
-    trainer = TokenizerTrainer(config, model, accelerator=accelerator, data=data, preview=preview)
+    trainer = TokenizerTrainer(
+        config, model, accelerator=accelerator, data=data, preview=preview, scores=scores
+    )
     with accelerator.main_process_first():  # all that may be missing was found: begin the folder
         if accelerator.is_main_process:
             prepare_run_folder(config, trainer.folder, resume=resume)
@@ -83,30 +89,47 @@ def open_data(config: TokenizerConfig, accelerator: Accelerator) -> TokenizerDat
         world_size=accelerator.num_processes,
         num_workers=config.num_workers,
         seed=config.seed,
+        pin_memory=accelerator.device.type == "cuda",
     )
 
 
 def open_preview(config: TokenizerConfig, accelerator: Accelerator) -> Preview | None:
-    """For the main process: the first pictures of an order of their own, the same at any start."""
+    """For the main process: the same pictures at any start, held-out ones if there are any."""
     if not accelerator.is_main_process:
         return None
     data = TokenizerData(
-        config.data,
+        preview_data(config),
         model_config=config.model,
         batch_size=config.watch.num_samples,
         num_workers=0,
         seed=PREVIEW_SEED,
     )
-    pixels = next(data.batches(0)).pixels
+    pixels = data.first_batch().pixels
     return Preview(pixels.to(accelerator.device), Path(config.output))
 
 
+def preview_data(config: TokenizerConfig) -> TokenizerDataConfig:
+    """The source of the pictures to look at: a held-out one uncropped but for its shape."""
+    if config.watch.source is None:
+        return config.data
+    return TokenizerDataConfig(source=config.watch.source, crop=CropConfig(kind="centre"))
+
+
+def open_scores(config: TokenizerConfig, accelerator: Accelerator) -> HeldOutScores | None:
+    """What measures held-out pictures now and then, if that is asked for."""
+    if config.watch.scores is None:
+        return None
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    return HeldOutScores(
+        config.watch.scores, Path(config.output), device=config.device, share=share
+    )
+
+
 def start_trackers(trainer: TokenizerTrainer) -> None:
-    """TensorBoard forgets what it was told of steps that are taken again."""
-    settings = {
-        "tensorboard": {"purge_step": trainer.step + 1},
-        "wandb": {"name": trainer.folder.name, "dir": str(trainer.folder)},
-    }
+    """TensorBoard forgets what it was told of steps that are taken again; W&B keeps it."""
+    settings: dict[str, Any] = {"tensorboard": {"purge_step": trainer.step + 1}}
+    if "wandb" in trainer.config.watch.report_to and trainer.accelerator.is_main_process:
+        settings["wandb"] = wandb_options(trainer.folder)
     trainer.accelerator.init_trackers(TRACKED, init_kwargs=settings)
 
 

@@ -3,6 +3,7 @@
 The defaults are those of the published recipe, for a batch of 16,384 pictures.
 """
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -11,7 +12,7 @@ from train.config import RunConfig
 from train.discriminator import DiscriminatorConfig
 from train.optimizers import OptimConfig
 from train.perceptual import PerceptualConfig
-from train.picture_config import TokenizerDataConfig
+from train.picture_config import PictureSourceConfig, TokenizerDataConfig
 from train.tokenizer_start import StartConfig
 from unitok.config import UniTokConfig
 
@@ -93,12 +94,35 @@ class AdversaryConfig(RunConfig):
     consistency: float = Field(default=4.0, ge=0)  # weight of its consistency loss
 
 
+class ScoresConfig(RunConfig):
+    """Scores of held-out pictures, as `eval.reconstruction` and `eval.zeroshot` measure them."""
+
+    every: int = Field(gt=0)  # steps; and at the end
+    data: str  # folder, .npz, .parquet, saved table or hub name; zero_shot needs labels
+    split: str = "validation"  # of a table that has several
+    limit: int | None = Field(default=None, gt=0)  # only so many pictures, spread over the source
+    batch_size: int = Field(default=32, gt=0)  # pictures at a time
+    rfid: bool = True
+    inception: Path | None = None  # Inception's weights; None: torch-fidelity's download
+    zero_shot: bool = True
+    classes: Path | None = None  # class names, one a line, by label; None: ImageNet's
+    templates: Path | None = None  # texts with {} for the name, one a line; None: CLIP's
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> "ScoresConfig":
+        if not (self.rfid or self.zero_shot):
+            raise ValueError("watch.scores measures nothing: set rfid or zero_shot, or drop it")
+        return self
+
+
 class WatchConfig(RunConfig):
     """Bookkeeping, in steps."""
 
     log_every: int = Field(default=50, gt=0)
     sample_every: int = Field(default=1000, gt=0)
     num_samples: int = Field(default=16, gt=0)  # pictures that are reconstructed to look at
+    source: PictureSourceConfig | None = None  # of these pictures; None: the training's own
+    scores: ScoresConfig | None = None  # None: measured by hand, in the end
     save_every: int = Field(default=1000, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
@@ -126,3 +150,13 @@ class TokenizerConfig(RunConfig):
     watch: WatchConfig = WatchConfig()
     device: Literal["auto", "cpu"] = "auto"
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_scores(self) -> "TokenizerConfig":
+        scores = self.watch.scores
+        if scores is not None and scores.zero_shot and not self.weights.clip:
+            raise ValueError(
+                "watch.scores.zero_shot compares pictures with texts, which weights.clip 0 leaves "
+                "untrained; give it a weight, or set watch.scores.zero_shot=false"
+            )
+        return self

@@ -68,6 +68,12 @@ class TokenizerBatch:
             self.seeds.to(device, non_blocking=True),
         )
 
+    def pin_memory(self) -> "TokenizerBatch":
+        """A copy that a GPU can fetch while the program goes on; torch's loader asks for it."""
+        return TokenizerBatch(
+            self.pixels.pin_memory(), self.text_ids.pin_memory(), self.seeds.pin_memory()
+        )
+
 
 class TokenizerData:
     """The batches of one of `world_size` processes."""
@@ -82,8 +88,13 @@ class TokenizerData:
         world_size: int = 1,
         num_workers: int = 1,
         seed: int = 0,
+        pin_memory: bool = False,
     ) -> None:
-        """`batch_size` is that of all processes together; each has `num_workers` of its own."""
+        """`batch_size` is that of all processes together; each has `num_workers` of its own.
+
+        `pin_memory` is for batches that go to a GPU.
+        """
+        self.pin_memory = pin_memory
         self.layout = BatchLayout(
             batch_size, rank=rank, world_size=world_size, num_workers=num_workers
         )
@@ -113,6 +124,10 @@ class TokenizerData:
                 self._positions = self._source.beginning
             self._source.start(self._positions)
         return self._load(first_step)
+
+    def first_batch(self) -> TokenizerBatch:
+        """The batch of step 0, read without workers: for who only wants to look."""
+        return self._batch(self._steps[0], 0)
 
     def state_dict(self) -> dict[str, Any]:
         """What this process, and no other, needs to go on behind its last batch; fits JSON."""
@@ -144,17 +159,23 @@ class TokenizerData:
             sampler=range(first_step, ENDLESS),
             num_workers=num_workers,
             prefetch_factor=PREFETCHED if num_workers else None,
+            pin_memory=self.pin_memory,
             worker_init_fn=leave_signals_to_parent,
             generator=torch.Generator(),  # or starting it would disturb the run's random state
         )
         for step, found in enumerate(loader, start=first_step):
-            self._count(found.skipped, step)
-            if found.batch is None:
-                raise RuntimeError(f"no data for step {step}: {found.failure}")
+            batch = self._batch(found, step)
             self._next_step = step + 1
             if found.position is not None:
                 self._positions[self.layout.stream(step)] = found.position
-            yield found.batch
+            yield batch
+
+    def _batch(self, found: "_Step", step: int) -> TokenizerBatch:
+        """What was found for a step; RuntimeError if that cannot be trained on."""
+        self._count(found.skipped, step)
+        if found.batch is None:
+            raise RuntimeError(f"no data for step {step}: {found.failure}")
+        return found.batch
 
     def _count(self, skipped: list[BadSample], step: int) -> None:
         for sample in skipped:

@@ -68,9 +68,9 @@ def batch_lines(config: TokenizerConfig, *, processes: int) -> Iterator[str]:
         model_config=config.model,
         batch_size=batch.size,
         world_size=processes,
-        num_workers=0,
+        num_workers=config.num_workers,
         seed=config.seed,
     )
-    first = next(data.batches(0))
+    first = data.first_batch()
     for name in ("pixels", "text_ids", "seeds"):
         yield f"first batch: {name:10} {tuple(getattr(first, name).shape)}"

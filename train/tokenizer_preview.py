@@ -1,6 +1,7 @@
 """What a tokenizer in training makes of pictures that stay the same: to look at, and in numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,6 +16,16 @@ from unitok.image import psnr, to_pil
 from unitok.model import UniTok
 
 
+@contextmanager
+def judged(model: UniTok) -> Iterator[None]:
+    """The model as it will be used, without compiling anything for it."""
+    was_training = model.training
+    model.eval()
+    with torch.compiler.set_stance("force_eager"):
+        yield
+    model.train(was_training)
+
+
 class Preview:
     """Reconstructs some pictures now and then."""
 
@@ -26,11 +37,7 @@ class Preview:
     @torch.no_grad()
     def measure(self, model: UniTok, *, name: str) -> tuple[Image.Image, dict[str, float]]:
         """A grid of pictures above their reconstructions, and values of `name`, eval or ema."""
-        was_training = model.training
-        model.eval()
-        with torch.compiler.set_stance("force_eager"):
-            rebuilt = model.decode(model.encode(self.pixels))
-        model.train(was_training)
+        rebuilt = model.decode(model.encode(self.pixels))
         values = {
             f"{name}/l1": l1_loss(rebuilt, self.pixels).item(),
             f"{name}/psnr": psnr(rebuilt, self.pixels).mean().item(),

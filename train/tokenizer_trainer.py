@@ -32,7 +32,8 @@ from train.stop_request import StopRequest
 from train.tokenizer_config import TokenizerConfig
 from train.tokenizer_data import TokenizerBatch, TokenizerData
 from train.tokenizer_forward import TokenizerForward
-from train.tokenizer_preview import Preview, usage_values
+from train.tokenizer_preview import Preview, judged, usage_values
+from train.tokenizer_scores import HeldOutScores
 from train.weight_average import WeightAverage
 from unitok.model import MAX_LOGIT_SCALE, UniTok
 
@@ -50,13 +51,15 @@ class TokenizerTrainer:
         accelerator: Accelerator,
         data: TokenizerData,
         preview: Preview | None,
+        scores: HeldOutScores | None = None,
     ) -> None:
-        """`preview` is the main process's."""
+        """`preview` is the main process's; scores are measured by all."""
         self.config = config
         self.model = model
         self.accelerator = accelerator
         self.data = data
         self.preview = preview
+        self.scores = scores
         self.folder = Path(config.output)
         freeze_idle(model, config.weights)
         self.forward = TokenizerForward(model, decode_every=config.batch.decode_every)
@@ -83,7 +86,7 @@ class TokenizerTrainer:
     def run(self) -> bool:
         """Train to the end; returns False when a signal stopped it before (state is saved)."""
         saved_at = self.step
-        self.clock = StepClock(self.step)
+        self.clock = StepClock(self.step, device=self.accelerator.device)
         with StopRequest() as stop:
             batches = self.data.batches(self.step)
             while self.step < self.config.steps:
@@ -213,29 +216,53 @@ class TokenizerTrainer:
     # -- looking ---------------------------------------------------------------------------------
 
     def _report(self, values: dict[str, float]) -> None:
-        watch, is_last = self.config.watch, self.step == self.config.steps
-        if not self.accelerator.is_main_process:
-            return
-        if self.step % watch.sample_every == 0 or is_last:
-            values |= self._sample()
-        if self.step % watch.log_every == 0 or self.step % watch.sample_every == 0 or is_last:
+        watch = self.config.watch
+        looked: dict[str, float] = {}
+        with self.clock.stopped():
+            if self.scores is not None and watch.scores and self._is_due(watch.scores.every):
+                looked |= self._score(self.scores)
+            if self.preview is not None and self._is_due(watch.sample_every):
+                looked |= self._sample(self.preview)
+        if self.accelerator.is_main_process and (looked or self._is_due(watch.log_every)):
+            values |= looked
             values |= usage_values(self.model)
             values |= self.clock.rates(
                 self.step, self.config.steps, per_step=self.config.batch.size
             )
             self.log.write(values, step=self.step, num_steps=self.config.steps)
 
-    def _sample(self) -> dict[str, float]:
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def _watched(self) -> dict[str, UniTok]:
+        """What is looked at, by the names that its values begin with."""
+        averaged = {} if self.average is None else {"ema": self.average.model}
+        return {"eval": self.model, **averaged}
+
+    def _sample(self, preview: Preview) -> dict[str, float]:
         values: dict[str, float] = {}
-        models = {"eval": self.model}
-        if self.average is not None:
-            models["ema"] = self.average.model
-        assert self.preview is not None
-        for name, model in models.items():
-            grid, measured = self.preview.measure(model, name=name)
-            self.preview.save(grid, name=name, step=self.step)
+        for name, model in self._watched().items():
+            with judged(model):
+                grid, measured = preview.measure(model, name=name)
+            preview.save(grid, name=name, step=self.step)
             self.log.show(grid, name=name, step=self.step)
             values |= measured
+        return values
+
+    def _score(self, scores: HeldOutScores) -> dict[str, float]:
+        """All processes measure; the values are the main process's."""
+        if self.accelerator.is_main_process:
+            scores.clear(self.step)
+        self.accelerator.wait_for_everyone()
+        for name, model in self._watched().items():
+            with judged(model):
+                scores.measure(model, self.step, name=name)
+        self.accelerator.wait_for_everyone()
+        values: dict[str, float] = {}
+        if self.accelerator.is_main_process:
+            for name, model in self._watched().items():
+                with judged(model):
+                    values |= scores.report(model, self.step, name=name)
         return values
 
     # -- state -----------------------------------------------------------------------------------

@@ -1,12 +1,17 @@
-"""What a run reports to: trackers that are installed, and one TensorBoard folder per run."""
+"""What a run reports to: trackers that are installed, one curve per run however often resumed."""
 
 import importlib.util
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers.integrations import TensorBoardCallback
 
+from unitok.files import atomic_write
+
 TENSORBOARD_FOLDER = "tensorboard"
+WANDB_ID_FILE = "wandb_id.txt"  # in a run folder
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -16,6 +21,15 @@ def check_trackers(names: Sequence[str]) -> None:
             raise ValueError(
                 f"watch.report_to needs the package {name}: pip install {name}, or take it out"
             )
+
+
+def wandb_options(run: Path) -> dict[str, Any]:
+    """For wandb.init: the id in the run folder, under which a resumed run goes on."""
+    path = run / WANDB_ID_FILE
+    if not path.is_file():
+        with atomic_write(path) as temporary:
+            temporary.write_text(f"{secrets.token_hex(8)}\n")
+    return {"name": run.name, "dir": str(run), "id": path.read_text().strip(), "resume": "allow"}
 
 
 def tensorboard_callback(run: Path, *, step: int) -> TensorBoardCallback:

@@ -224,6 +224,21 @@ def test_a_run_goes_on_with_the_batches_that_are_missing(config):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("num_before", [1, 3])
+def test_a_run_that_is_killed_at_a_batch_goes_on_to_the_same_report(config, num_before):
+    _, whole = measure(config, unitok_tools())
+    killed = ReconstructionRun(replace(config, output=config.output.with_name("killed")))
+    remaining = iter([None] * (num_before - 1))
+
+    def die(number):
+        next(remaining)
+
+    with pytest.raises(StopIteration):
+        killed.measure(unitok_tools(), WHOLE, count_done=die)
+    assert killed.parts.count() == (3 * num_before, NUM_PICTURES)
+    assert measure(killed.config, unitok_tools())[1] == whole
+
+
 def test_a_folder_of_another_model_or_other_pictures_is_refused(config):
     measure(config, unitok_tools())
     with pytest.raises(ValueError, match=r"was begun with model_fingerprint .*, got dark"):
@@ -280,6 +295,18 @@ def test_the_command_measures_prints_and_stores(tmp_path, tiny_model):
     assert settings["recipe"] == "rfid"
     assert "reconstructing 0 of 11 pictures" in run_command(*arguments).stderr
     assert read_report(tmp_path / "out" / "report.json") == report
+
+
+def test_an_npz_of_the_same_pictures_has_the_same_scores(tmp_path, tiny_model):
+    source = write_pictures(tmp_path / "source")
+    np.savez(tmp_path / "pictures.npz", read_pngs(source))
+    reports = {}
+    for data in (source, tmp_path / "pictures.npz"):
+        output = tmp_path / f"out_{data.stem}"
+        run_command(data, "-o", output, "--model", tiny_model, "--no-rfid", "--no-lpips")
+        reports[data.stem] = read_report(output / "report.json")
+    assert reports["source"].metrics == reports["pictures"].metrics
+    assert reports["pictures"].items[3].item_id == "000003"
 
 
 @pytest.mark.slow

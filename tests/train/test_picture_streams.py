@@ -275,7 +275,10 @@ def test_shards_that_cannot_be_there_are_refused(tmp_path, urls, error, message)
 
 
 def test_fewer_finite_shards_than_workers_are_refused(shards):
-    with pytest.raises(ValueError, match="6 tars cannot be shared by 2 x 4 workers; set fewer"):
+    message = (
+        "data.source.urls names 6, expected at least 8 for 2 processes x 4 workers; set num_workers"
+    )
+    with pytest.raises(ValueError, match=message):
         build_data(shards, world_size=2, num_workers=4)
 
 

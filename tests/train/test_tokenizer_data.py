@@ -3,12 +3,14 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
 import pytest
 import torch
 import yaml
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from tests.train.runs import ROOT
 from tests.train.tiny_pictures import (
@@ -23,8 +25,13 @@ from tests.train.tiny_pictures import (
     write_folder,
 )
 from tests.train.tiny_sources import write_lines, write_parquet, write_saved_dataset
+from tests.train.tokenizer_runs import smoke_config
 from train.picture_config import CropConfig, TokenizerDataConfig
+from train.picture_sources import StreamPosition
 from train.scene_data import TokenizerBatches
+from train.sources import BadSample
+from train.tokenizer import open_data
+from train.tokenizer_data import _Step
 
 
 @pytest.fixture
@@ -48,6 +55,36 @@ def test_a_batch_moves_as_a_whole():
     assert {moved.pixels.device.type, moved.text_ids.device.type, moved.seeds.device.type} == {
         "meta"
     }
+
+
+def test_a_step_for_a_gpu_is_pinned_as_a_whole(monkeypatch):
+    """As torch's loader does it; where there is no GPU, it cannot be asked to."""
+    pinned: list[torch.Size] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.shape)
+        return tensor
+
+    (batch,) = take(build_data(SCENES), 1)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    step = pin_memory(_Step(batch, [BadSample("a", "broken")], StreamPosition(1, 2, 3)))
+    assert pinned == [batch.pixels.shape, batch.text_ids.shape, batch.seeds.shape]
+    assert_same([step.batch], [batch])
+    assert step[1:] == ([BadSample("a", "broken")], StreamPosition(1, 2, 3), "")
+
+
+@pytest.mark.parametrize(("device", "is_pinned"), [("cuda:1", True), ("cpu", False)])
+def test_only_batches_that_go_to_a_gpu_are_pinned(device, is_pinned, tmp_path):
+    process = SimpleNamespace(num_processes=2, process_index=1, device=torch.device(device))
+    assert open_data(smoke_config(tmp_path), process).pin_memory is is_pinned
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_for_a_gpu_gives_the_same_batches_pinned(folder, num_workers):
+    found = take(build_data(folder, num_workers=num_workers, pin_memory=True), 2)
+    assert all(batch.pixels.is_pinned() and batch.seeds.is_pinned() for batch in found)
+    assert_same(found, take(build_data(folder), 2))
 
 
 @pytest.fixture(params=["scenes", "folder", "parquet", "saved"])

@@ -7,6 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 import train.tokenizer
+from tests.train.tiny_pictures import write_shards
 from tests.train.tokenizer_runs import SMOKE, smoke_config
 from train.tokenizer_dry_run import count, fixed_memory
 from unitok.model import UniTok
@@ -53,6 +54,18 @@ def test_memory_counts_gradients_moments_and_averages(
     learning, total = count(model)
     needed = fixed_memory(config, model, learning=learning, total=total, processes=4)
     assert needed == learning_bytes * learning + 4 * (total - learning) + all_bytes * total
+
+
+def test_a_dry_run_says_where_there_are_fewer_tars_than_workers(tmp_path: Path) -> None:
+    source = write_shards(tmp_path / "shards", (8, 8, 8))
+    changes = [f"data.source={{kind: webdataset, urls: '{source['urls']}'}}", "num_workers=2"]
+    command = [str(SMOKE), f"output={tmp_path / 'run'}", *changes, "--dry-run"]
+    result = CliRunner().invoke(train.tokenizer.app, command)
+    assert result.exit_code == 0, result.output
+    assert "first batch: pixels     (8, 3, 64, 64)" in result.output
+    result = CliRunner().invoke(train.tokenizer.app, [*command, "--processes", "2"])
+    assert result.exit_code == 1
+    assert "names 3, expected at least 4 for 2 processes x 2 workers" in result.output
 
 
 def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """The tokenizer's training on its smallest scale: every loss, exact resume, what learns."""
 
-import signal
+import copy
+import logging
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -21,9 +23,10 @@ from tests.train.tokenizer_runs import (
     read_log,
     run_here,
     smoke_config,
+    stop_at,
 )
 from train.step_checkpoints import StepCheckpoints
-from train.tokenizer_data import TokenizerBatch
+from train.step_log import StepClock
 from train.tokenizer_trainer import TokenizerTrainer
 from unitok.model import UniTok
 
@@ -42,18 +45,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _leave_no_accelerate() -> Iterator[None]:
     yield
     forget_accelerate()
-
-
-def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM while a step is taken."""
-    take_step = TokenizerTrainer._train_step
-
-    def take(trainer: TokenizerTrainer, parts: list[TokenizerBatch]) -> dict[str, float]:
-        if trainer.step + 1 == step:
-            signal.raise_signal(signal.SIGTERM)
-        return take_step(trainer, parts)
-
-    monkeypatch.setattr(TokenizerTrainer, "_train_step", take)
 
 
 def gradients(trainer: TokenizerTrainer) -> dict[str, Tensor | None]:
@@ -108,6 +99,34 @@ def test_a_run_stopped_by_a_signal_and_resumed_is_the_same_bit_for_bit(
     assert_same_run(whole, tmp_path / "run")
 
 
+def test_sigterm_ends_the_command_with_0_and_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(3, monkeypatch)
+    command = [str(SMOKE), f"output={tmp_path / 'run'}", *SHORT]
+    result = CliRunner().invoke(train.tokenizer.app, command)
+    assert result.exit_code == 0, result.output
+    assert "stopped and saved; go on with --resume" in result.output
+    checkpoints = StepCheckpoints(tmp_path / "run", keep=2)
+    assert checkpoints.paths()[-1].name == "step_000003.pt"
+
+
+def test_a_save_that_is_cut_off_leaves_the_checkpoint_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = StepCheckpoints(tmp_path, keep=1)
+    checkpoints.save({"step": 1}, 1)
+
+    def write_half(state: object, path: Path) -> None:
+        Path(path).write_bytes(b"half of a")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", write_half)
+    with pytest.raises(OSError, match="no space left"):
+        checkpoints.save({"step": 2}, 2)
+    assert checkpoints.load_newest() == {"step": 1}
+
+
 def cut_off(content: bytes) -> bytes:
     return content[:-1000]
 
@@ -129,16 +148,27 @@ def test_a_damaged_checkpoint_is_named_and_nothing_starts_afresh(
         run_here(config, resume=True)
 
 
-def test_tensorboard_gets_values_and_samples(tmp_path: Path) -> None:
-    changes = ("steps=1", "watch.report_to=[tensorboard]")
-    assert run_here(smoke_config(tmp_path / "run", *SHORT, *changes))
-    events = EventAccumulator(str(tmp_path / "run" / "tokenizer"))
-    events.Reload()
-    tags = events.Tags()
-    assert {"train/loss", "train/loss/clip", "train/usage/mean", "eval/psnr"} <= set(
-        tags["scalars"]
-    )
-    assert set(tags["images"]) == {"eval/samples", "ema/samples"}
+def test_a_console_line_has_losses_speed_memory_and_what_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert run_here(smoke_config(tmp_path / "run", *SHORT, "steps=2"))
+    lines = [line for line in caplog.messages if line.startswith(("1/2 loss ", "2/2 loss "))]
+    assert len(lines) == 2
+    values = dict(zip(lines[0].split()[1::2], map(float, lines[0].split()[2::2]), strict=True))
+    assert list(values)[-3:] == ["images_per_second", "peak_ram_gib", "eta_minutes"]
+    assert {f"loss/{name}" for name in LOSSES} | {"lr", "grad_norm", "usage/mean"} <= values.keys()
+    assert not any("codebook" in name for name in values)
+    assert values["eta_minutes"] == pytest.approx(8 / values["images_per_second"] / 60, rel=1e-3)
+    assert 0.1 < values["peak_ram_gib"] < 64
+    assert lines[1].endswith("eta_minutes 0.0")
+
+
+def test_looking_at_pictures_is_no_time_of_steps() -> None:
+    clock = StepClock(0, device=torch.device("cpu"))
+    with clock.stopped():
+        time.sleep(0.2)
+    assert clock.rates(1, 2, per_step=8)["images_per_second"] > 8 / 0.2
 
 
 def test_what_is_missing_is_said_before_there_is_a_run_folder(tmp_path: Path) -> None:
@@ -166,6 +196,79 @@ def test_one_setting_of_the_discriminator_leaves_the_others_as_published(tmp_pat
     assert (optim.lr, optim.betas, optim.weight_decay, optim.warmup_share) == (
         1e-5, (0.5, 0.9), 0.2, 0.03
     )  # fmt: skip
+
+
+def test_the_discriminator_waits_and_its_judgement_warms_up(tmp_path: Path) -> None:
+    adversary = build_trainer(smoke_config(tmp_path, "adversary.start_share=0.375")).adversary
+    assert adversary is not None
+    assert [adversary.is_active(step) for step in (0, 74, 75, 199)] == [False, False, True, True]
+    weights = [adversary.weight(step) for step in range(75, 82)]  # 3 % of 200 steps: 6
+    assert weights == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 1])
+    adversary.update(75)
+    first = adversary.optimizer.param_groups[0]["lr"]
+    adversary.update(80)
+    assert first < adversary.optimizer.param_groups[0]["lr"] <= adversary.config.optim.lr
+
+
+def test_before_it_the_discriminator_costs_and_changes_nothing(tmp_path: Path) -> None:
+    trainer = build_trainer(smoke_config(tmp_path))
+    assert trainer.adversary is not None
+    before = copy.deepcopy(trainer.adversary.network.heads.state_dict())
+    values = trainer._train_step(trainer._parts(next(trainer.data.batches(0))))
+    assert not {"loss/gan", "loss/discriminator", "adaptive_weight"} & values.keys()
+    after = trainer.adversary.network.heads.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_pictures_that_are_not_decoded_count_in_the_contrastive_loss_alone(tmp_path: Path) -> None:
+    losses = {}
+    for vae_batch in (8, 4):
+        config = smoke_config(tmp_path, *SHORT, f"batch={{size: 8, vae_batch: {vae_batch}}}")
+        trainer = build_trainer(config)
+        parts = trainer._parts(next(trainer.data.batches(0)))
+        decoded: list[int] = []
+        trainer.model.decoder.register_forward_hook(
+            lambda module, args, output, decoded=decoded: decoded.append(len(output))
+        )
+        losses[vae_batch] = trainer._train_step(parts)
+        assert decoded == [vae_batch]
+    assert losses[8]["loss/clip"] == pytest.approx(losses[4]["loss/clip"], rel=1e-5)
+    assert losses[8]["loss/l1"] != pytest.approx(losses[4]["loss/l1"], rel=1e-3)
+
+
+def test_gradients_are_clipped_after_their_norm_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build_trainer(smoke_config(tmp_path, *SHORT, "optim.clip_grad=0.5"))
+    seen: list[float] = []
+
+    def measure(*arguments: object) -> None:
+        grads = [each.grad.norm() for each in trainer.model.parameters() if each.grad is not None]
+        seen.append(torch.stack(grads).norm().item())
+
+    monkeypatch.setattr(trainer.optimizer, "step", measure)
+    values = trainer._train_step(trainer._parts(next(trainer.data.batches(0))))
+    assert values["grad_norm"] > 1
+    assert seen == [pytest.approx(0.5, rel=1e-4)]
+
+
+def test_the_temperature_is_clamped_where_the_logits_are_scaled_by_100(tmp_path: Path) -> None:
+    trainer = build_trainer(smoke_config(tmp_path, *SHORT))
+    with torch.no_grad():
+        trainer.model.logit_scale.fill_(7)
+    values = trainer._train_step(trainer._parts(next(trainer.data.batches(0))))
+    assert values["logit_scale"] == pytest.approx(100)
+
+
+def test_the_averaged_weights_are_saved_beside_the_last_ones(whole: Path) -> None:
+    checkpoints = StepCheckpoints(whole, keep=2)
+    state = checkpoints.load_newest()
+    assert state is not None
+    for folder, part in (("model", "model"), ("model_ema", "average")):
+        saved = load_file(whole / folder / "model.safetensors")
+        assert all(torch.equal(saved[name], state[part][name]) for name in saved)
+    name = "projection.weight"
+    assert not torch.equal(state["model"][name], state["average"][name])
 
 
 def test_a_millionth_step_is_newer_than_those_before(tmp_path: Path) -> None:
@@ -218,6 +321,17 @@ def test_recomputed_blocks_give_the_same_gradients(tmp_path: Path) -> None:
     assert expected.keys() == got.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(got[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_gradients(tmp_path: Path) -> None:
+    expected = gradients(build_trainer(smoke_config(tmp_path, *SHORT)))
+    got = gradients(build_trainer(smoke_config(tmp_path, *SHORT, "compile=true")))
+    for name, gradient in expected.items():
+        if gradient is not None:
+            torch.testing.assert_close(
+                got[name], gradient, rtol=0, atol=1e-4 * gradient.abs().max().item(), msg=name
+            )
 
 
 def test_a_batch_that_parts_cannot_share_is_refused(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Runs of the committed small tokenizer config, in this process and in others."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -14,6 +16,7 @@ from tests.train.runs import ROOT
 from train.config import load_config
 from train.tokenizer import build_accelerator, open_data, open_preview
 from train.tokenizer_config import TokenizerConfig
+from train.tokenizer_data import TokenizerBatch
 from train.tokenizer_start import initial_model
 from train.tokenizer_trainer import TokenizerTrainer
 
@@ -51,9 +54,21 @@ def build_trainer(config: TokenizerConfig) -> TokenizerTrainer:
     )
 
 
+def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM while a step is taken."""
+    take_step = TokenizerTrainer._train_step
+
+    def take(trainer: TokenizerTrainer, parts: list[TokenizerBatch]) -> dict[str, float]:
+        if trainer.step + 1 == step:
+            signal.raise_signal(signal.SIGTERM)
+        return take_step(trainer, parts)
+
+    monkeypatch.setattr(TokenizerTrainer, "_train_step", take)
+
+
 def read_log(output: Path) -> list[dict[str, Any]]:
     """Without what depends on the machine."""
-    measured = ("images_per_second", "peak_memory_gb", "eta_minutes")
+    measured = ("images_per_second", "peak_ram_gib", "eta_minutes")
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     return [{key: line[key] for key in line if key not in measured} for line in lines]
 
