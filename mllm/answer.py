@@ -1,11 +1,11 @@
 """Writing one answer of a chat: text, pictures the model decides to draw, text again.
 
-Shapes: T ids so far, P pictures so far, L visual tokens, K codebooks.
+Shapes: T ids, D decoder width, P pictures, L visual tokens, K codebooks, V vocabulary.
 """
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,16 +13,14 @@ from typing import Any, TypeAlias
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
-from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
 
+from mllm.batcher import ChooseToken, Read, Wish
 from mllm.messages import Message, Part
 from mllm.model import UniTokMLLM
 from mllm.processor import Encoded, Processor
-from mllm.progress import Cancelled
+from mllm.running_rows import Row
 from mllm.sampling import SamplingParams, sample
-from mllm.text_tokenizer import BOI_ID, BOS_ID, EOI_ID, EOS_ID, UNK_ID, TextTokenizer
+from mllm.text_tokenizer import BOI_ID, EOI_ID, EOS_ID, TextTokenizer
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a character decodes that still lacks bytes
 
@@ -74,30 +72,28 @@ class Drawing:
 
     picture: Image.Image
     codes: Tensor  # (L, K) int64
+    last_1D: Tensor  # the last visual token, which the decoder has not read
 
 
-# Continues ids (T,) that end in begin-of-image, with the codes (P, L, K) of their pictures.
-Draw: TypeAlias = Callable[[Tensor, Tensor | None], Drawing]
+# Draws behind a row that has been read up to begin-of-image.
+Draw: TypeAlias = Callable[[Row], Generator[Wish, Any, Drawing]]
 
 
-class PieceStreamer(BaseStreamer):
-    """Hands on new text as soon as its characters are complete; for transformers' `generate`."""
+class TextPieces:
+    """Hands on new text as soon as its characters are complete."""
 
     def __init__(self, tokenizer: TextTokenizer, emit: Emit) -> None:
         self.tokenizer = tokenizer
         self.emit = emit
-        self.ids: list[int] | None = None  # None until the prompt has passed by
+        self.ids: list[int] = []
         self.text = ""
 
-    def put(self, value: Tensor) -> None:
-        if self.ids is None:
-            self.ids = []
-            return
-        self.ids += value.flatten().tolist()
+    def put(self, token_id: int) -> None:
+        self.ids.append(token_id)
         self._hand_on(self.tokenizer.decode(self.ids).rstrip(INCOMPLETE))
 
     def end(self) -> None:
-        self._hand_on(self.tokenizer.decode(self.ids or []))
+        self._hand_on(self.tokenizer.decode(self.ids))
 
     def _hand_on(self, text: str) -> None:
         if len(text) > len(self.text):
@@ -105,32 +101,20 @@ class PieceStreamer(BaseStreamer):
             self.text = text
 
 
-class SeededSampling(LogitsProcessor):
-    """Leaves one token to choose from, picked with an own generator.
-
-    So `generate` draws from no global random state, and other threads do not disturb it.
-    """
+class SeededChoice:
+    """Chooses text tokens with an own generator: other threads do not disturb it."""
 
     def __init__(self, params: SamplingParams, seed: int) -> None:
         self.params = params
         self.generator = torch.Generator().manual_seed(seed)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        noise = torch.rand(len(scores), generator=self.generator)
-        chosen = sample(scores, noise.to(scores.device), self.params)
-        return torch.full_like(scores, float("-inf")).scatter(1, chosen[:, None], 0.0)
-
-
-class StopWhenCancelled(StoppingCriteria):
-    def __init__(self, is_cancelled: Callable[[], bool]) -> None:
-        self.is_cancelled = is_cancelled
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
-        return input_ids.new_full((len(input_ids),), self.is_cancelled(), dtype=torch.bool)
+    def __call__(self, logits_1V: Tensor) -> Tensor:
+        noise_1 = torch.rand(1, generator=self.generator)
+        return sample(logits_1V, noise_1.to(logits_1V.device), self.params)
 
 
 class AnswerWriter:
-    """Writes one answer, part by part."""
+    """Writes one answer, part by part, as a program for the batcher."""
 
     def __init__(
         self,
@@ -140,102 +124,103 @@ class AnswerWriter:
         settings: TextSettings,
         draw: Draw,
         emit: Emit,
-        is_cancelled: Callable[[], bool],
     ) -> None:
-        """`emit` receives each piece as soon as it is there; once `is_cancelled` says so, writing
-        ends with `Cancelled`."""
+        """`emit` receives each piece as soon as it is there."""
         self.model = model
         self.processor = processor
         self.settings = settings
         self.draw = draw
         self.emit = emit
-        self.is_cancelled = is_cancelled
-        self.sampler = SeededSampling(settings.build_sampling(), settings.seed)
+        self.choose = SeededChoice(settings.build_sampling(), settings.seed)
+        self.row = Row()
+        self.num_ids = 0  # of the conversation so far
         self.num_text_tokens = 0
         self.num_drawn = 0
         self.num_tokens = 0  # texts, marks and visual tokens
         self.is_cut = True  # until the model ends the answer itself
         self.notice: str | None = None  # why the answer ends where the model wanted to draw
 
-    def write(self, row: Encoded, codes: Tensor | None) -> list[Part]:
-        """The answer to `row`, whose pictures have `codes` (P, L, K), as parts of a message.
+    def write(self, prompt: Encoded, codes: Tensor | None) -> Generator[Wish, Any, list[Part]]:
+        """The answer to `prompt`, whose pictures have `codes` (P, L, K), as parts of a message.
 
         It ends before a picture that there is no room for, which `notice` says; raises ValueError
         if nothing was written by then.
         """
-        ids = row.input_ids.to(self.model.device)
+        self.num_ids = len(prompt)
+        ids_1T = prompt.input_ids[None].to(self.model.device)
+        unread_TD = self.model.embed(ids_1T, codes)[0]
         parts: list[Part] = []
-        while (room := self._room(ids)) > 0:
-            streamer = PieceStreamer(self.processor.tokenizer, self.emit)
-            start = len(ids)
-            ids = self._write_text(ids, codes, streamer=streamer, max_new_tokens=room)
-            self.num_text_tokens += len(ids) - start
-            if streamer.text:
-                parts.append({"type": "text", "text": streamer.text})
-            if ids[-1] != BOI_ID:
-                self.is_cut = bool(ids[-1] != EOS_ID)
+        while self._room() > 0:
+            pieces = TextPieces(self.processor.tokenizer, self.emit)
+            last = yield from self._write_text(unread_TD, pieces)
+            if pieces.text:
+                parts.append({"type": "text", "text": pieces.text})
+            if last != BOI_ID:
+                self.is_cut = last != EOS_ID
                 break
-            self.notice = self._refuse_picture(ids)
+            self.notice = self._refuse_picture()
             if self.notice is not None:
                 break
-            drawn = self.draw(ids, codes)
-            parts.append({"type": "image", "image": drawn.picture, "codes": drawn.codes.cpu()})
-            self.emit(drawn.picture)
+            yield Read([(self.row, self._embed(BOI_ID))])
+            drawing = yield from self.draw(self.row)
+            parts.append({"type": "image", "image": drawing.picture, "codes": drawing.codes.cpu()})
+            self.emit(drawing.picture)
             self.num_drawn += 1
-            codes = drawn.codes[None] if codes is None else torch.cat([codes, drawn.codes[None]])
-            ids = torch.cat([ids, ids.new_tensor(self._picture_ids())])
-        self.num_tokens = len(ids) - len(row)
+            self.num_ids += self._picture_length()
+            unread_TD = torch.cat([drawing.last_1D, self._embed(EOI_ID)])
+        self.num_tokens = self.num_ids - len(prompt)
         if self.notice is not None and not parts:
             raise ValueError(self.notice)
         return parts
 
-    def _write_text(
-        self, ids: Tensor, codes: Tensor | None, *, streamer: PieceStreamer, max_new_tokens: int
-    ) -> Tensor:
-        """Ids (T,) and the text that follows, with the eos or begin-of-image that ends it."""
-        config = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,  # the sampler leaves one choice
-            bos_token_id=BOS_ID,
-            eos_token_id=[EOS_ID, BOI_ID],
-            pad_token_id=UNK_ID,
-        )
-        model: Any = self.model  # transformers types `generate` for a protocol of its own
-        result: Tensor = model.generate(
-            ids[None],
-            codes=codes,
-            attention_mask=torch.ones_like(ids[None]),
-            generation_config=config,
-            logits_processor=LogitsProcessorList([self.sampler]),
-            stopping_criteria=StoppingCriteriaList([StopWhenCancelled(self.is_cancelled)]),
-            streamer=streamer,
-        )
-        if self.is_cancelled():
-            raise Cancelled
-        return result[0]
+    def _write_text(self, unread_TD: Tensor, pieces: TextPieces) -> Generator[Wish, Any, int]:
+        """Hand text on until eos, begin-of-image or the end of the room; returns the last token.
 
-    def _room(self, ids: Tensor) -> int:
+        The row has read all tokens but that one.
+        """
+        for _ in range(self._room()):
+            yield Read([(self.row, unread_TD)])
+            token_id: int = yield ChooseToken(self.row, self.choose)
+            self.num_ids += 1
+            self.num_text_tokens += 1
+            pieces.put(token_id)
+            if token_id in (EOS_ID, BOI_ID):
+                break
+            unread_TD = self._embed(token_id)
+        pieces.end()
+        return token_id
+
+    def _embed(self, token_id: int) -> Tensor:
+        """What the decoder reads of a text token, (1, D)."""
+        embeds: Tensor = self.model.decoder.embed_tokens(
+            torch.tensor([token_id], device=self.model.device)
+        )
+        return embeds
+
+    def _room(self) -> int:
         """How many text tokens may follow."""
-        context = self.processor.context_length - len(ids)
+        context = self.processor.context_length - self.num_ids
         return min(self.settings.max_new_tokens - self.num_text_tokens, context)
 
-    def _refuse_picture(self, ids: Tensor) -> str | None:
-        """Why the picture that ids (T,) begin cannot be drawn; None if it can."""
+    def _refuse_picture(self) -> str | None:
+        """Why the picture that the text begins cannot be drawn; None if it can."""
         if self.num_drawn >= self.settings.max_images:
             return (
                 f"the answer ends here: it may hold at most {self.settings.max_images} pictures "
                 "(max_images)"
             )
         context = self.processor.context_length
-        if len(ids) + len(self._picture_ids()) > context:
+        if self.num_ids + self._picture_length() > context:
             return (
-                f"the conversation is {len(ids)} tokens long, which leaves no room for a picture "
-                f"of {self.processor.num_visual_tokens} in a context of {context}; start a new one"
+                f"the conversation is {self.num_ids} tokens long, which leaves no room for a "
+                f"picture of {self.processor.num_visual_tokens} in a context of {context}; start a "
+                "new one"
             )
         return None
 
-    def _picture_ids(self) -> list[int]:
-        return [self.processor.image_token_id] * self.processor.num_visual_tokens + [EOI_ID]
+    def _picture_length(self) -> int:
+        """Ids of a picture behind its begin-of-image."""
+        return self.processor.num_visual_tokens + 1
 
 
 class AnswerStream:

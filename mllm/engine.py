@@ -1,23 +1,45 @@
-"""Many callers, one model: requests wait in a bounded queue, one thread works on them.
+"""Many callers, one model: requests wait in a bounded queue, one thread works on all it can.
 
 A caller hands in a request with a listener, which is told of text, rows and pictures as they are
-made, and last of `Finished` or `Failed`. Listeners are called in the engine's thread and must
-return at once.
+made, and last of `Finished` or `Failed`. Requests run side by side in a `Batcher`, each as a
+program of its own; one comes or goes between any two steps. Listeners are called in the engine's
+thread and must return at once.
 """
 
-import queue
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image
 
 from mllm.answer import ChatAnswer, TextSettings
+from mllm.batcher import Batcher, Run, Wish
+from mllm.devices import explain_out_of_memory
 from mllm.messages import Message
-from mllm.pipeline import Pipeline
-from mllm.progress import Cancelled
+from mllm.pipeline import MAX_BATCH_SIZE, Pipeline
+from mllm.progress import Cancelled, RowDrawn
 from mllm.sampling import SamplingParams
+
+__all__ = [
+    "ChatRequest",
+    "DrawRequest",
+    "Engine",
+    "Event",
+    "Failed",
+    "Finished",
+    "Job",
+    "Listener",
+    "QueueFull",
+    "Request",
+    "RowDrawn",
+]
+
+MEMORY_REMEDY = "let fewer requests run side by side (max_active), or use dtype bfloat16"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,15 +58,6 @@ class DrawRequest:
     seed: int
     sampling: SamplingParams
     preview: bool = False  # decode what is there after each row
-
-
-@dataclass(frozen=True, eq=False)
-class RowDrawn:
-    """A row of a picture's visual tokens is there."""
-
-    row: int  # 1..num_rows
-    num_rows: int
-    preview: Image.Image | None = None  # what is there so far, if asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,67 +103,114 @@ class Job:
 class Engine:
     """Works on requests until it is closed."""
 
-    def __init__(self, pipeline: Pipeline, *, max_waiting: int = 64) -> None:
+    def __init__(
+        self, pipeline: Pipeline, *, max_active: int = MAX_BATCH_SIZE, max_waiting: int = 64
+    ) -> None:
+        """`max_active` requests run side by side, `max_waiting` more may wait for their turn."""
+        if max_active < 1:
+            raise ValueError(f"max_active must be at least 1, got {max_active}")
         self.pipeline = pipeline
-        self._waiting: queue.Queue[Job | None] = queue.Queue(maxsize=max_waiting)
+        self.max_active = max_active
+        self.max_waiting = max_waiting
+        self._batcher = Batcher(pipeline.model)
+        self._active: dict[Run, Job] = {}
+        self._waiting: deque[Job] = deque()
+        self._is_closed = False
+        self._changed = threading.Condition()  # guards the two above
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
     @property
     def num_waiting(self) -> int:
-        return self._waiting.qsize()
+        return len(self._waiting)
+
+    @property
+    def num_active(self) -> int:
+        return len(self._active)
 
     def submit(self, request: Request, listener: Listener) -> Job:
         """Queue a request; raises `QueueFull` when there is no room."""
         job = Job(request, listener)
-        try:
-            self._waiting.put_nowait(job)
-        except queue.Full as error:
-            raise QueueFull(f"{self._waiting.maxsize} requests wait already; try later") from error
+        with self._changed:
+            if self._is_closed:
+                raise RuntimeError("the engine is closed; start a new one")
+            if len(self._waiting) >= self.max_waiting:
+                raise QueueFull(f"{self.max_waiting} requests wait already; try later")
+            self._waiting.append(job)
+            self._changed.notify()
         return job
 
     def close(self) -> None:
         """Finish what was handed in; nothing may be submitted any more."""
-        self._waiting.put(None)
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
         self._thread.join()
 
+    # -- the engine's thread ---------------------------------------------------------------------
+
     def _work(self) -> None:
-        while (job := self._waiting.get()) is not None:
-            try:
-                job.listener(Finished(self._run(job)))
-            except Exception as error:
-                job.listener(Failed(error))
+        while self._admit():
+            self._step()
+            for run in [run for run in self._active if run.has_ended]:
+                self._report_end(self._active.pop(run), run)
 
-    def _run(self, job: Job) -> ChatAnswer | Image.Image:
-        if job.is_cancelled:
-            raise Cancelled
-        if isinstance(job.request, DrawRequest):
-            return self._draw(job, job.request)
-        stream = self.pipeline.stream_chat(job.request.messages, settings=job.request.settings)
-        for piece in stream:
+    def _admit(self) -> bool:
+        """Drop cancelled jobs and start waiting ones; waits for one if there is nothing to do.
+
+        False: everything is done, and nothing comes any more.
+        """
+        for run, job in list(self._active.items()):
             if job.is_cancelled:
-                raise Cancelled
-            job.listener(piece)
-        return stream.answer
+                self._batcher.stop(run)
+                del self._active[run]
+                _tell(job, Failed(Cancelled()))
+        with self._changed:
+            self._changed.wait_for(lambda: self._active or self._waiting or self._is_closed)
+            cancelled = [job for job in self._waiting if job.is_cancelled]
+            waiting = [job for job in self._waiting if not job.is_cancelled]
+            room = self.max_active - len(self._active)
+            self._waiting = deque(waiting[room:])
+        for job in cancelled:
+            _tell(job, Failed(Cancelled()))
+        for job in waiting[:room]:
+            self._active[self._batcher.start(self._program(job))] = job
+        return bool(self._active or self._waiting or not self._is_closed)
 
-    def _draw(self, job: Job, request: DrawRequest) -> Image.Image:
-        rows, columns = self.pipeline.model.config.grid
+    def _step(self) -> None:
+        try:
+            with explain_out_of_memory("answering and drawing", MEMORY_REMEDY):
+                self._batcher.step()
+        except Exception as error:  # of the model itself: it concerns all that run
+            logger.exception("a step failed")
+            for job in self._active.values():
+                _tell(job, Failed(error))
+            self._active = {}
+            self._batcher = Batcher(self.pipeline.model)
 
-        def report(done: int, total: int) -> None:
-            if job.is_cancelled:
-                raise Cancelled
-            if done % columns == 0:
-                job.listener(RowDrawn(done // columns, rows))
+    def _program(self, job: Job) -> Generator[Wish, Any, ChatAnswer | Image.Image]:
+        request = job.request
+        if isinstance(request, ChatRequest):
+            return self.pipeline.answering(request.messages, request.settings, emit=job.listener)
+        return self._draw(request, job.listener)
 
-        sampling = request.sampling
-        (picture,) = self.pipeline.generate_images(
-            request.prompt,
-            num_images=1,
+    def _draw(self, request: DrawRequest, listener: Listener) -> Generator[Wish, Any, Image.Image]:
+        codes_LK = yield from self.pipeline.drawing(
+            self.pipeline.encode_prompt(request.prompt),
+            request.sampling,
             seed=request.seed,
-            guidance_scale=sampling.guidance_scale,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            progress=report,
+            on_row=listener,
+            preview=request.preview,
         )
-        return picture
+        return self.pipeline.decode(codes_LK[None])[0]
+
+    def _report_end(self, job: Job, run: Run) -> None:
+        _tell(job, Finished(run.result) if run.error is None else Failed(run.error))
+
+
+def _tell(job: Job, event: Event) -> None:
+    """Call a listener; one that fails must not end the work for all others."""
+    try:
+        job.listener(event)
+    except Exception:
+        logger.exception("a listener failed")

@@ -1,8 +1,7 @@
 """Drawing pictures: contexts that end in begin-of-image -> codes, one visual token at a time.
 
-Per visual token: the decoder's last hidden state -> visual head, K sub-codes -> visual embedder
--> decoder. All three keep what they have seen: static caches, allocated once per call; no step
-waits for a value to reach the host.
+Each picture is a program of its own (`mllm.drawing_programs`), and all run side by side
+(`mllm.batcher`).
 
 Shapes: B pictures, N rows (2B with guidance: conditional, then unconditional; else B), T context
 length, L visual tokens, K codebooks, D decoder width.
@@ -10,16 +9,17 @@ length, L visual tokens, K codebooks, D decoder width.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StaticCache
+from transformers import GenerationConfig
 
+from mllm.batcher import Batcher
+from mllm.drawing_programs import draw_contexts
 from mllm.model import UniTokMLLM
-from mllm.sampling import SamplingParams, SubCodeSampler, build_noise
+from mllm.running_pictures import Projection
+from mllm.sampling import SamplingParams
 
-Projection = Literal["cached", "single"]
 Progress = Callable[[int, int], None]  # visual tokens drawn, visual tokens in all
 
 MAX_SEED = 2**63 - 1
@@ -76,88 +76,50 @@ def generate_codes(
             batch. None: drawn from torch's global generator.
         projection: `cached` lets a visual token see those before it, as in training; `single`
             projects each one alone, as the official sampler does.
-        progress: called after each visual token.
+        progress: called after each step.
     """
     sampling = sampling or default_sampling(model)
-    if projection not in get_args(Projection):
-        raise ValueError(f"projection must be cached or single, got {projection!r}")
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     check_contexts(model, input_ids, attention_mask)
     num_pictures = count_pictures(len(input_ids), sampling)
-    noise_BLK = build_noise(
-        _seeds_of(num_pictures, seeds), model.config.num_visual_tokens, model.config.num_codebooks
-    )
-    sampler = SubCodeSampler(sampling, noise_BLK.to(input_ids.device))
-    context = PictureContext(model, input_ids, attention_mask, codes=codes)
-    return context.draw(sampler, num_pictures, projection=projection, progress=progress)
+    seeds = _seeds_of(num_pictures, seeds)
+    contexts = _embed_rows(model, input_ids, attention_mask, codes=codes)
+    programs = [
+        draw_contexts(contexts[picture::num_pictures], sampling, seed=seed, config=model.config)
+        for picture, seed in enumerate(seeds)
+    ]
+    batcher = Batcher(model, projection=projection)
+    report = report_tokens(batcher, progress, num_pictures=num_pictures)
+    return torch.stack(batcher.run_all(programs, max_active=num_pictures, after_step=report))
 
 
-class PictureContext:
-    """A decoder that has read N contexts and goes on with visual tokens."""
+def _embed_rows(
+    model: UniTokMLLM, input_ids: Tensor, attention_mask: Tensor, *, codes: Tensor | None
+) -> list[Tensor]:
+    """Embeddings (T, D) of each row without its padding."""
+    embeds_NTD = model.embed(input_ids, codes)
+    lengths = attention_mask.sum(dim=1).tolist()
+    return [
+        embeds_TD[len(embeds_TD) - length :]
+        for embeds_TD, length in zip(embeds_NTD, lengths, strict=True)
+    ]
 
-    def __init__(
-        self,
-        model: UniTokMLLM,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        *,
-        codes: Tensor | None = None,
-    ) -> None:
-        self.model = model
-        num_new = model.config.num_visual_tokens - 1  # the last one is drawn, never read
-        self.cache = StaticCache(
-            config=model.decoder.config, max_cache_len=input_ids.shape[1] + num_new
-        )
-        self.positions_NT = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        outputs = model.decoder(
-            inputs_embeds=model.embed(input_ids, codes),
-            attention_mask=attention_mask,
-            position_ids=self.positions_NT,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.hidden_ND = outputs.last_hidden_state[:, -1]
-        self.mask_NT = torch.cat(
-            [attention_mask, attention_mask.new_ones(len(input_ids), num_new)], dim=1
-        )
 
-    def draw(
-        self,
-        sampler: SubCodeSampler,
-        num_pictures: int,
-        *,
-        projection: Projection = "cached",
-        progress: Progress | None = None,
-    ) -> Tensor:
-        """Codes (B, L, K) of the pictures that follow the contexts; can be called once."""
-        head, embedder = self.model.visual_head, self.model.visual_embedder
-        num_tokens = self.model.config.num_visual_tokens
-        head_cache = head.build_cache()
-        projection_cache = None
-        if projection == "cached":
-            projection_cache = embedder.build_cache(num_pictures, num_tokens)
-        drawn = []
-        for step in range(num_tokens):
-            codes_NK = head.generate(self.hidden_ND, sampler, cache=head_cache)
-            drawn.append(codes_NK[:num_pictures])
-            if progress is not None:
-                progress(step + 1, num_tokens)
-            if step + 1 < num_tokens:
-                # Both halves have the same codes: they are embedded once.
-                embeds_B1D = embedder(drawn[-1].unsqueeze(1), projection_cache)
-                self._read(embeds_B1D.repeat(len(codes_NK) // num_pictures, 1, 1), step)
-        return torch.stack(drawn, dim=1)
+def report_tokens(
+    batcher: Batcher, progress: Progress | None, *, num_pictures: int
+) -> Callable[[], None]:
+    """What tells of visual tokens that `batcher` has drawn from now on, after each step."""
+    first, seen = batcher.pictures.num_drawn, 0
 
-    def _read(self, embeds_N1D: Tensor, step: int) -> None:
-        outputs = self.model.decoder(
-            inputs_embeds=embeds_N1D,
-            attention_mask=self.mask_NT,
-            position_ids=self.positions_NT[:, -1:] + (step + 1),
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.hidden_ND = outputs.last_hidden_state[:, -1]
+    def report() -> None:
+        nonlocal seen
+        done = batcher.pictures.num_drawn - first
+        if progress is not None and done > seen:
+            progress(done, num_pictures * batcher.model.config.num_visual_tokens)
+        seen = done
+
+    return report
 
 
 def count_pictures(num_rows: int, sampling: SamplingParams) -> int:

@@ -4,11 +4,12 @@ A `Pipeline` holds an MLLM, the image tokenizer whose codes it was trained on, a
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import torch
 from PIL import Image
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from mllm.answer import AnswerStream, AnswerWriter, ChatAnswer, Drawing, Emit, TextSettings
+from mllm.batcher import Batcher, Program, Read, Wish
 from mllm.config import UniTokMLLMConfig
 from mllm.devices import (
     choose_device,
@@ -24,13 +26,15 @@ from mllm.devices import (
     explain_out_of_memory,
     load_remedy,
 )
-from mllm.generation import Progress, default_sampling, generate_codes
+from mllm.drawing_programs import OnCodes, draw_behind
+from mllm.generation import Progress, default_sampling, report_tokens
 from mllm.image_tokenizer import TOKENIZER_FOLDER, check_tokenizer, find_tokenizer
 from mllm.messages import Message, Part, as_messages, parts_of
 from mllm.model import NANO_FOLDER, UniTokMLLM
 from mllm.pictures import Picture, read_pixels
 from mllm.processor import Encoded, Processor
-from mllm.progress import count_tokens, part_of_progress, stop_when
+from mllm.progress import RowDrawn, stop_when
+from mllm.running_rows import Row
 from mllm.sampling import SamplingParams
 from mllm.seeds import picture_seeds
 from unitok.config import PATCH_SIZE
@@ -40,6 +44,9 @@ from unitok.model import UniTok
 
 MIN_ANSWER_TOKENS = 16  # a prompt must leave room for so many
 MAX_BATCH_SIZE = 16  # pictures drawn at a time
+UNDRAWN = (128, 128, 128)  # color of what is not there yet
+
+OnRow: TypeAlias = Callable[[int, RowDrawn], None]  # number of a picture of the call, its row
 
 
 class Pipeline:
@@ -180,13 +187,17 @@ class Pipeline:
         batch_size: int = MAX_BATCH_SIZE,
         rounding: Rounding = "round",
         progress: Progress | None = None,
+        on_row: OnRow | None = None,
+        preview: bool = False,
     ) -> list[Image.Image]:
         """Draw `num_images` pictures of each prompt, prompt by prompt.
 
         Picture number i of a prompt has the seed `seed + i`, or a whole sequence gives the seeds
         of all pictures of all prompts; a picture depends on nothing else of the batch. Settings
-        that are None are the model's own. `rounding` of pixels to 8 bits is that of `to_pil`;
-        `progress` is called with the visual tokens drawn and to draw.
+        that are None are the model's own. `batch_size` pictures are drawn side by side. `rounding`
+        of pixels to 8 bits is that of `to_pil`; `progress` is called with the visual tokens drawn
+        and to draw, `on_row` with the number of a picture, from 0, and the row of its grid that is
+        there, with `preview` as pixels too.
         """
         if num_images < 1:
             raise ValueError(f"num_images must be at least 1, got {num_images}")
@@ -198,12 +209,21 @@ class Pipeline:
         )
         rows = [row for row in map(self.encode_prompt, prompts) for _ in range(num_images)]
         seeds = picture_seeds(seed, num_prompts=len(prompts), num_images=num_images)
+        programs = [
+            self.drawing(
+                row,
+                sampling,
+                seed=own_seed,
+                on_row=None if on_row is None else partial(on_row, number),
+                preview=preview,
+            )
+            for number, (row, own_seed) in enumerate(zip(rows, seeds, strict=True))
+        ]
+        codes = self._draw_all(programs, batch_size=batch_size, progress=progress)
         pictures = []
         for start in range(0, len(rows), batch_size):
-            batch = slice(start, min(start + batch_size, len(rows)))
-            report = part_of_progress(progress, batch, len(rows))
-            codes = self._draw(rows[batch], seeds[batch], sampling=sampling, progress=report)
-            pictures += self.decode(codes, rounding=rounding)
+            batch_BLK = torch.stack(codes[start : start + batch_size])
+            pictures += self.decode(batch_BLK, rounding=rounding)
         return pictures
 
     def encode_prompt(self, prompt: str) -> Encoded:
@@ -224,41 +244,47 @@ class Pipeline:
             pixels = self.tokenizer.decode(codes.to(self.tokenizer.device))
             return to_pil(pixels, rounding=rounding)
 
-    # -- inside ----------------------------------------------------------------------------------
+    def decode_rows(self, codes_nK: Tensor) -> Image.Image:
+        """What is there of a picture whose first rows are drawn; the rest is grey."""
+        size, columns = self.image_size, self.model.config.grid[1]
+        with torch.inference_mode():
+            codes_1nK = codes_nK[None].to(self.tokenizer.device)
+            pixels = self.tokenizer.decode(codes_1nK, (len(codes_nK) // columns, columns))
+        canvas = Image.new("RGB", (size, size), UNDRAWN)
+        canvas.paste(to_pil(pixels)[0])
+        return canvas
 
-    def _draw(
+    # -- programs for a batcher ------------------------------------------------------------------
+
+    def drawing(
         self,
-        rows: Sequence[Encoded],
-        seeds: Sequence[int],
-        *,
+        prompt: Encoded,
         sampling: SamplingParams,
-        progress: Progress | None = None,
-        codes: Tensor | None = None,
-    ) -> Tensor:
-        """Codes (B, L, K) of the pictures that follow B rows; `codes` are of those in the rows."""
-        rows = list(rows)
+        *,
+        seed: int,
+        on_row: Callable[[RowDrawn], None] | None = None,
+        preview: bool = False,
+    ) -> Generator[Wish, Any, Tensor]:
+        """Codes (L, K) of the picture of a row of `encode_prompt`."""
+        prompts = [prompt]
         if sampling.is_guided:
-            rows += [self.processor.encode_text_to_image(None)] * len(rows)
-        batch = self.processor.pad(rows, side="left")
-        remedy = draw_remedy(len(seeds), self.model.dtype)
-        with torch.no_grad(), explain_out_of_memory("drawing", remedy):
-            return generate_codes(
-                self.model,
-                batch.input_ids.to(self.device),
-                batch.attention_mask.to(self.device),
-                codes,
-                sampling=sampling,
-                seeds=seeds,
-                progress=count_tokens(progress, len(seeds)),
-            )
+            prompts.append(self.processor.encode_text_to_image(None))
+        rows = [Row() for _ in prompts]
+        ids = [each.input_ids[None].to(self.device) for each in prompts]
+        yield Read([(row, self.model.embed(own)[0]) for row, own in zip(rows, ids, strict=True)])
+        drawn = yield from draw_behind(
+            rows,
+            sampling,
+            seed=seed,
+            config=self.model.config,
+            on_row=None if on_row is None else self._report_rows(on_row, preview=preview),
+        )
+        return drawn.codes_LK
 
-    def _answer(
-        self,
-        messages: Sequence[Message],
-        settings: TextSettings,
-        emit: Emit,
-        is_cancelled: Callable[[], bool],
-    ) -> ChatAnswer:
+    def answering(
+        self, messages: Sequence[Message], settings: TextSettings, *, emit: Emit
+    ) -> Generator[Wish, Any, ChatAnswer]:
+        """The next answer of a conversation; `emit` receives each piece as soon as it is there."""
         conversation = [self._with_codes(message) for message in messages]
         row = self.processor.encode_chat(conversation)
         self.processor.check_length(row, reserve=MIN_ANSWER_TOKENS)
@@ -269,15 +295,10 @@ class Pipeline:
             self.model,
             self.processor,
             settings=settings,
-            draw=lambda ids, drawn: self._draw_in_chat(
-                ids, drawn, seed=settings.seed, progress=stop_when(is_cancelled)
-            ),
+            draw=partial(self._draw_in_chat, seed=settings.seed),
             emit=emit,
-            is_cancelled=is_cancelled,
         )
-        remedy = "start a new conversation, show fewer pictures, or use dtype bfloat16"
-        with torch.no_grad(), explain_out_of_memory("answering", remedy):
-            parts = writer.write(row, codes)
+        parts = yield from writer.write(row, codes)
         return ChatAnswer(
             text=" ".join(part["text"] for part in parts if part["type"] == "text").strip(),
             images=[part["image"] for part in parts if part["type"] == "image"],
@@ -287,14 +308,52 @@ class Pipeline:
             is_cut=writer.is_cut,
         )
 
-    def _draw_in_chat(
-        self, ids: Tensor, codes: Tensor | None, *, seed: int, progress: Progress
-    ) -> Drawing:
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _draw_all(
+        self, programs: Sequence[Program], *, batch_size: int, progress: Progress | None
+    ) -> list[Tensor]:
+        """Codes (L, K) of pictures, `batch_size` at a time."""
+        batcher = Batcher(self.model)
+        report = report_tokens(batcher, progress, num_pictures=len(programs))
+        remedy = draw_remedy(min(batch_size, len(programs)), self.model.dtype)
+        with explain_out_of_memory("drawing", remedy):
+            return batcher.run_all(programs, max_active=batch_size, after_step=report)
+
+    def _answer(
+        self,
+        messages: Sequence[Message],
+        settings: TextSettings,
+        emit: Emit,
+        is_cancelled: Callable[[], bool],
+    ) -> ChatAnswer:
+        program = self.answering(messages, settings, emit=emit)
+        remedy = "start a new conversation, show fewer pictures, or use dtype bfloat16"
+        with explain_out_of_memory("answering", remedy):
+            (answer,) = Batcher(self.model).run_all(
+                [program], max_active=1, after_step=stop_when(is_cancelled)
+            )
+        return cast(ChatAnswer, answer)
+
+    def _draw_in_chat(self, row: Row, *, seed: int) -> Generator[Wish, Any, Drawing]:
         """The picture that the model itself began, guided away from no conversation at all."""
-        row = Encoded(ids.cpu(), ids.cpu(), ())
-        sampling = self.build_sampling()
-        drawn = self._draw([row], [seed], sampling=sampling, progress=progress, codes=codes)
-        return Drawing(self.decode(drawn)[0], drawn[0])
+        sampling, rows = self.build_sampling(), [row]
+        if sampling.is_guided:
+            ids = self.processor.encode_text_to_image(None).input_ids.to(self.device)
+            rows.append(Row())
+            yield Read([(rows[1], self.model.embed(ids[None])[0])])
+        drawn = yield from draw_behind(rows, sampling, seed=seed, config=self.model.config)
+        return Drawing(self.decode(drawn.codes_LK[None])[0], drawn.codes_LK, drawn.last_1D)
+
+    def _report_rows(self, on_row: Callable[[RowDrawn], None], *, preview: bool) -> OnCodes:
+        """What turns codes so far into a report of their last row."""
+        num_rows, columns = self.model.config.grid
+
+        def report(codes_nK: Tensor) -> None:
+            picture = self.decode_rows(codes_nK) if preview else None
+            on_row(RowDrawn(len(codes_nK) // columns, num_rows, picture))
+
+        return report
 
     def _with_codes(self, message: Message) -> Message:
         """The message with codes in each of its picture parts."""

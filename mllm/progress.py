@@ -1,6 +1,9 @@
 """Progress of drawing: what is reported of a part becomes progress of the whole."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image
 
 from mllm.generation import Progress
 
@@ -9,21 +12,23 @@ class Cancelled(Exception):
     """Ends the writing of an answer that nobody waits for any more."""
 
 
-def stop_when(is_cancelled: Callable[[], bool]) -> Progress:
-    """Progress of a drawing that nobody may wait for any more."""
+@dataclass(frozen=True, eq=False)
+class RowDrawn:
+    """A row of a picture's visual tokens is there."""
 
-    def report(done: int, total: int) -> None:
+    row: int  # 1..num_rows
+    num_rows: int
+    preview: Image.Image | None = None  # what is there so far, if asked for
+
+
+def stop_when(is_cancelled: Callable[[], bool]) -> Callable[[], None]:
+    """What ends work that nobody waits for any more."""
+
+    def check() -> None:
         if is_cancelled():
             raise Cancelled
 
-    return report
-
-
-def count_tokens(progress: Progress | None, num_pictures: int) -> Progress | None:
-    """Steps that each give a visual token to `num_pictures`, as visual tokens."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(done * num_pictures, total * num_pictures)
+    return check
 
 
 def part_of_progress(progress: Progress | None, part: slice, num_items: int) -> Progress | None:

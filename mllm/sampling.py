@@ -100,21 +100,46 @@ def build_noise(seeds: Sequence[int], num_tokens: int, num_codebooks: int) -> Te
     return torch.stack([torch.rand(shape, generator=generator) for generator in generators])
 
 
-class SubCodeSampler:
-    """Draws the sub-codes of B pictures in order: K for the first visual token, then the next.
+@dataclass(frozen=True)
+class _Group:
+    """The pictures of a batch that are sampled alike."""
 
-    With guidance it takes 2B rows of logits, conditional before unconditional, and gives both
-    halves the same sub-codes.
+    params: SamplingParams
+    rows_G: Tensor
+    unconditional_G: Tensor  # rows; empty without guidance
+
+    def choose(self, logits_NV: Tensor, noise_B: Tensor) -> Tensor:
+        logits_GV = logits_NV[self.rows_G]
+        if self.params.is_guided:
+            unconditional_GV = logits_NV[self.unconditional_G]
+            logits_GV = guide(logits_GV, unconditional_GV, self.params.guidance_scale)
+        return sample(logits_GV, noise_B[self.rows_G], self.params)
+
+
+class SubCodeSampler:
+    """Chooses a sub-code for each of B pictures, each with settings of its own.
+
+    It takes N rows of logits: those of the pictures, and behind them the unconditional ones of the
+    pictures that are guided, in the same order. All rows of a picture get the same sub-code.
     """
 
-    def __init__(self, params: SamplingParams, noise_BLK: Tensor) -> None:
-        self.params = params
-        self.noise = iter(noise_BLK.flatten(1).unbind(dim=1))
+    def __init__(self, settings: Sequence[SamplingParams], device: torch.device) -> None:
+        guided = [picture for picture, params in enumerate(settings) if params.is_guided]
+        rows = [*range(len(settings)), *guided]
+        self.picture_of_row_N = torch.tensor(rows, device=device)
+        self.groups = []
+        for params in dict.fromkeys(settings):
+            own = [picture for picture, other in enumerate(settings) if other == params]
+            second = [len(settings) + guided.index(each) for each in own if params.is_guided]
+            tensors = (
+                torch.tensor(each, dtype=torch.long, device=device) for each in (own, second)
+            )
+            self.groups.append(_Group(params, *tensors))
 
-    def __call__(self, logits_NV: Tensor) -> Tensor:
-        noise_B = next(self.noise)
-        if not self.params.is_guided:
-            return sample(logits_NV, noise_B, self.params)
-        conditional_BV, unconditional_BV = logits_NV.float().chunk(2)
-        logits_BV = guide(conditional_BV, unconditional_BV, self.params.guidance_scale)
-        return sample(logits_BV, noise_B, self.params).repeat(2)
+    def __call__(self, logits_NV: Tensor, noise_B: Tensor) -> Tensor:
+        """Sub-codes (N,), picked by uniform noise in [0, 1)."""
+        logits_NV = logits_NV.float()
+        codes_B = torch.empty_like(noise_B, dtype=torch.long)
+        for group in self.groups:
+            codes_B[group.rows_G] = group.choose(logits_NV, noise_B)
+        return codes_B[self.picture_of_row_N]

@@ -10,7 +10,7 @@ Shapes: P pictures, L visual tokens, K codebooks, V codebook size, D decoder wid
 import torch
 from torch import Tensor, nn
 
-from unitok.projection import AttentionProjection, ProjectionCache
+from unitok.projection import AttentionProjection, ProjectionCache, SeenTokens
 from unitok.quantizer import MultiCodebookQuantizer
 
 NORM_EPS = 1e-6
@@ -43,7 +43,7 @@ class VisualEmbedder(nn.Module):
             nn.Linear(hidden_size, hidden_size),
         )
 
-    def forward(self, codes_PLK: Tensor, cache: ProjectionCache | None = None) -> Tensor:
+    def forward(self, codes_PLK: Tensor, cache: SeenTokens | None = None) -> Tensor:
         """Codes (P, L, K) -> (P, L, D). With a cache, L are only the tokens after its content."""
         # The lookup gives float32 whatever the model's type is.
         quantized = self.quantizer.lookup(codes_PLK).to(self.projection.proj.weight.dtype)

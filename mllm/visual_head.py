@@ -12,7 +12,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaModel, StaticCache
+from transformers import LlamaConfig, LlamaModel
+
+from mllm.fast_decoder import SamePosition, build_rotation, read_positions
+from mllm.row_buffers import RowBuffers
 
 Sampler = Callable[[Tensor], Tensor]  # logits (N, V) of the next sub-code -> sub-codes (N,)
 
@@ -39,30 +42,35 @@ class VisualHead(nn.Module):
         outputs = self.decoder(inputs_embeds=inputs_NKD, use_cache=False)
         return self.to_logits(outputs.last_hidden_state)
 
-    def build_cache(self) -> StaticCache:
-        """Room for the K inputs of each position; tensors are allocated at the first use."""
-        return StaticCache(config=self.decoder.config, max_cache_len=self.num_codebooks)
-
     @torch.no_grad()
     def generate(
-        self, hidden_ND: Tensor, sampler: Sampler, *, cache: StaticCache | None = None
+        self, hidden_ND: Tensor, sampler: Sampler, *, cache: "HeadCache | None" = None
     ) -> Tensor:
-        """Sample codes (N, K) for hidden states (N, D); `cache` is emptied and used again."""
-        cache = cache or self.build_cache()
-        cache.reset()
-        positions = torch.arange(self.num_codebooks, device=hidden_ND.device)
+        """Sample codes (N, K) for hidden states (N, D); what `cache` holds is overwritten."""
+        cache = cache or HeadCache(self)
+        cache.reserve(len(hidden_ND))
         inputs_ND, codes = hidden_ND, []
-        for k in range(self.num_codebooks):
-            outputs = self.decoder(
-                inputs_embeds=inputs_ND.unsqueeze(1),
-                position_ids=positions[None, k : k + 1],
-                past_key_values=cache,
-                use_cache=True,
-            )
-            codes.append(sampler(self.to_logits(outputs.last_hidden_state[:, 0])))
+        for k, places in enumerate(cache.places):
+            out_ND = read_positions(self.decoder, inputs_ND, places=places, buffers=cache.buffers)
+            codes.append(sampler(self.to_logits(out_ND)))
             if k < len(self.sub_code_embeds):
                 inputs_ND = self.sub_code_embeds[k](codes[k])
         return torch.stack(codes, dim=1)
+
+
+class HeadCache:
+    """Room for the K inputs of visual positions, used again for those that follow."""
+
+    def __init__(self, head: VisualHead) -> None:
+        device = head.to_logits.weight.device
+        self.buffers = RowBuffers(head.decoder, num_positions=head.num_codebooks)
+        self.places = [
+            SamePosition(k, build_rotation(head.decoder, torch.tensor([k], device=device)))
+            for k in range(head.num_codebooks)
+        ]
+
+    def reserve(self, num_rows: int) -> None:
+        self.buffers.reserve(num_rows, self.buffers.num_positions)
 
 
 def build_stack(text_config: LlamaConfig, num_layers: int) -> LlamaModel:

@@ -19,6 +19,12 @@ MODEL_FILES = (
             "visual_embedder",
             "loss",
             "sampling",
+            "row_buffers",
+            "fast_decoder",
+            "running_rows",
+            "running_pictures",
+            "batcher",
+            "drawing_programs",
             "generation",
         )
     ),

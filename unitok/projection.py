@@ -6,6 +6,8 @@ the MLLM (causal, with a cache so that step-by-step equals all-at-once).
 Shapes: B batch, L visual tokens, I input width, O output width, H heads, D head width.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,15 +36,30 @@ class GeGLU(nn.Module):
         return self.w2(F.gelu(self.w0(x), approximate="tanh") * self.w1(x))
 
 
+class SeenTokens(Protocol):
+    """Keys and values of the visual tokens before the new ones."""
+
+    def append(
+        self, keys_BHLD: Tensor, values_BHLD: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Take in those of new tokens; give those of all, and which of them each new token sees:
+        a mask for attention, None for all."""
+
+
 class ProjectionCache:
-    """Keys and values of the visual tokens seen so far, allocated once for `max_length` tokens."""
+    """Keys and values of the visual tokens seen so far, allocated once for `max_length` tokens.
+
+    All pictures have seen equally many.
+    """
 
     def __init__(self, keys_BHLD: Tensor, values_BHLD: Tensor) -> None:
         self.keys_BHLD = keys_BHLD
         self.values_BHLD = values_BHLD
         self.length = 0
 
-    def append(self, keys_BHLD: Tensor, values_BHLD: Tensor) -> tuple[Tensor, Tensor]:
+    def append(
+        self, keys_BHLD: Tensor, values_BHLD: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Store new keys and values, (B, H, new, D); return all of them, (B, H, length, D)."""
         end = self.length + keys_BHLD.shape[2]
         if end > self.keys_BHLD.shape[2]:
@@ -53,7 +70,16 @@ class ProjectionCache:
         self.keys_BHLD[:, :, self.length : end] = keys_BHLD
         self.values_BHLD[:, :, self.length : end] = values_BHLD
         self.length = end
-        return self.keys_BHLD[:, :, :end], self.values_BHLD[:, :, :end]
+        mask = causal_mask(keys_BHLD.shape[2], end, device=keys_BHLD.device)
+        return self.keys_BHLD[:, :, :end], self.values_BHLD[:, :, :end], mask
+
+
+def causal_mask(num_new: int, num_all: int, *, device: torch.device) -> Tensor | None:
+    """True where a new token (row) may look at a token (column); None: everywhere."""
+    if num_new == 1:
+        return None
+    mask = torch.ones(num_new, num_all, dtype=torch.bool, device=device)
+    return mask.tril(diagonal=num_all - num_new)
 
 
 class ProjectionAttention(nn.Module):
@@ -76,24 +102,19 @@ class ProjectionAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(inner_dim))
         self.proj = nn.Linear(out_dim, out_dim)
 
-    def forward(self, x_BLI: Tensor, cache: ProjectionCache | None = None) -> Tensor:
+    def forward(self, x_BLI: Tensor, cache: SeenTokens | None = None) -> Tensor:
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x_BLI, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))
         q_BHLD, k_BHLD, v_BHLD = qkv.permute(2, 0, 3, 1, 4)
+        mask = None
         if cache is not None:
-            k_BHLD, v_BHLD = cache.append(k_BHLD, v_BHLD)
-        mask = self._causal_mask(q_BHLD.shape[2], k_BHLD.shape[2], x_BLI.device)
+            k_BHLD, v_BHLD, mask = cache.append(k_BHLD, v_BHLD)
+        elif self.causal:
+            mask = causal_mask(x_BLI.shape[1], x_BLI.shape[1], device=x_BLI.device)
         heads_BHLD = F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD, attn_mask=mask)
         if self.average_heads:
             return self.proj(heads_BHLD.mean(dim=1))
         return self.proj(heads_BHLD.transpose(1, 2).flatten(2))
-
-    def _causal_mask(self, num_new: int, num_all: int, device: torch.device) -> Tensor | None:
-        """True where a new token (row) may look at a token (column); None: everywhere."""
-        if not self.causal or num_new == 1:
-            return None
-        mask = torch.ones(num_new, num_all, dtype=torch.bool, device=device)
-        return mask.tril(diagonal=num_all - num_new)
 
 
 class AttentionProjection(nn.Module):
@@ -117,7 +138,7 @@ class AttentionProjection(nn.Module):
         weight = self.proj.weight
         return ProjectionCache(weight.new_zeros(shape), weight.new_zeros(shape))
 
-    def forward(self, x_BLI: Tensor, cache: ProjectionCache | None = None) -> Tensor:
+    def forward(self, x_BLI: Tensor, cache: SeenTokens | None = None) -> Tensor:
         """(B, L, I) -> (B, L, O). With a cache, x holds only the tokens that follow its content."""
         if cache is not None and not self.attn.causal:
             raise ValueError("only a causal projection can be cached: earlier tokens would change")

@@ -9,11 +9,13 @@ from transformers import AutoProcessor
 
 from mllm import Pipeline, Processor
 from mllm.answer import TextSettings
+from mllm.batcher import Batcher
 from mllm.devices import choose_device, choose_dtype, explain_out_of_memory
 from mllm.drawings import DrawingJob, DrawSettings, draw_prompts
 from mllm.generation import generate_codes
 from mllm.image_tokenizer import check_tokenizer
 from mllm.pictures import example_path
+from mllm.pipeline import UNDRAWN
 from mllm.session import ChatSession
 from tests.mllm.tiny_pipeline import build_tiny_pipeline, build_tiny_tokenizer, make_model_say
 
@@ -122,18 +124,24 @@ def test_a_picture_in_a_chat_is_drawn_from_the_whole_conversation(pipeline, pict
     assert as_bytes(answer.images) == as_bytes(pipeline.decode(expected))
 
 
-def test_the_text_after_a_drawn_picture_sees_it(pipeline, monkeypatch):
+def test_the_text_after_a_drawn_picture_sees_it(pipeline):
+    prompt = [{"role": "user", "content": "draw a star"}]
     make_model_say(pipeline, BOI, "a", EOS)
-    prompts = []
-    generate = pipeline.model.generate
-    monkeypatch.setattr(
-        pipeline.model,
-        "generate",
-        lambda ids, **kwargs: prompts.append(ids) or generate(ids, **kwargs),
-    )
-    pipeline.chat("draw a star")
-    visual = [pipeline.processor.image_token_id] * 4
-    assert prompts[1][0].tolist() == [*prompts[0][0].tolist(), BOI, *visual, EOI]
+    batcher = Batcher(pipeline.model)
+    run = batcher.start(pipeline.answering(prompt, TextSettings(), emit=lambda piece: None))
+    hidden = []
+    while not run.has_ended:
+        batcher.step()
+        hidden += [batcher.rows.hidden(run.rows[:1])] if run.rows else []
+    codes = run.result.messages[-1]["content"][0]["codes"]
+    ids = [*pipeline.processor.encode_chat(prompt).input_ids.tolist(), BOI]
+    ids += [pipeline.processor.image_token_id] * 4 + [EOI]
+    ids += pipeline.processor.tokenizer.encode("a")
+    embeds = pipeline.model.embed(torch.tensor([ids]), codes[None])
+    with torch.no_grad():
+        expected = pipeline.model.decoder(inputs_embeds=embeds).last_hidden_state[:, -1]
+    # Measured 2e-6.
+    torch.testing.assert_close(hidden[-1], expected, atol=1e-5, rtol=0)
 
 
 def test_a_conversation_goes_on_after_a_drawing(pipeline):
@@ -306,6 +314,27 @@ def test_progress_counts_the_visual_tokens_of_all_batches(pipeline):
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(2, 12), (4, 12), (6, 12), (8, 12), (9, 12), (10, 12), (11, 12), (12, 12)]
+
+
+def test_each_row_of_a_grid_is_reported_with_a_preview_if_asked_for(pipeline):
+    rows = []
+    pictures = pipeline.generate_images(
+        "a star",
+        num_images=2,
+        on_row=lambda number, row: rows.append((number, row)),
+        preview=True,
+    )
+    assert sorted((number, row.row, row.num_rows) for number, row in rows) == [
+        (0, 1, 2),
+        (0, 2, 2),
+        (1, 1, 2),
+        (1, 2, 2),
+    ]
+    last = {number: row.preview for number, row in rows if row.row == 2}
+    assert as_bytes([last[0], last[1]]) == as_bytes(pictures)
+    first = next(row.preview for _, row in rows)
+    assert first.size == pictures[0].size
+    assert first.getpixel((0, 31)) == UNDRAWN
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,29 @@ def test_noise_depends_on_the_seed_alone():
     assert not torch.equal(together[0], together[1])
 
 
-def test_both_halves_get_the_same_sub_codes():
-    sampler = SubCodeSampler(SamplingParams(guidance_scale=2), build_noise([1, 2], 1, 1))
-    codes = sampler(torch.randn(4, 9))
+def test_both_rows_of_a_picture_get_the_same_sub_code():
+    sampler = SubCodeSampler([SamplingParams(guidance_scale=2)] * 2, torch.device("cpu"))
+    codes = sampler(torch.randn(4, 9), torch.rand(2))
     assert torch.equal(codes[:2], codes[2:])
+
+
+def test_pictures_of_one_batch_may_be_sampled_differently():
+    settings = [
+        SamplingParams(guidance_scale=2),
+        PLAIN,
+        SamplingParams(guidance_scale=3, temperature=0),
+        SamplingParams(guidance_scale=2),
+    ]
+    sampler = SubCodeSampler(settings, torch.device("cpu"))
+    logits, noise = torch.randn(7, 9), torch.rand(4)
+    codes = sampler(logits, noise)
+    assert torch.equal(codes[4:], codes[[0, 2, 3]])
+    unconditional = {0: 4, 2: 5, 3: 6}
+    for picture, params in enumerate(settings):
+        rows = logits[[picture]]
+        if picture in unconditional:
+            rows = guide(rows, logits[[unconditional[picture]]], params.guidance_scale)
+        assert codes[picture] == sample(rows, noise[[picture]], params)[0]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import torch
 
 from mllm.sampling import greedy
-from mllm.visual_head import VisualHead
+from mllm.visual_head import HeadCache, VisualHead
 
 
 def build_hidden(model, num_positions: int) -> torch.Tensor:
@@ -33,7 +33,7 @@ def test_logits_of_each_step_are_those_of_teacher_forcing(tiny_model):
 def test_a_used_cache_gives_the_same_codes(tiny_model):
     head = tiny_model.visual_head
     first, second = build_hidden(tiny_model, 3), build_hidden(tiny_model, 3)
-    cache = head.build_cache()
+    cache = HeadCache(head)
     head.generate(first, greedy, cache=cache)
     assert torch.equal(head.generate(second, greedy, cache=cache), head.generate(second, greedy))
 

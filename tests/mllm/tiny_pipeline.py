@@ -40,7 +40,7 @@ def build_tiny_tokenizer() -> UniTok:
     ).eval()
 
 
-def build_tiny_config() -> UniTokMLLMConfig:
+def build_tiny_config(grid: tuple[int, int] = (2, 2)) -> UniTokMLLMConfig:
     text_config = LlamaConfig(
         vocab_size=len(tiny_tokenizer()),
         hidden_size=32,
@@ -56,7 +56,7 @@ def build_tiny_config() -> UniTokMLLMConfig:
         num_codebooks=4,
         codebook_size=32,
         codebook_dim=4,
-        grid=(2, 2),
+        grid=grid,
         projection_dim=32,
         projection_heads=4,
         head_layers=1,
@@ -64,10 +64,10 @@ def build_tiny_config() -> UniTokMLLMConfig:
     )
 
 
-def build_tiny_pipeline() -> Pipeline:
+def build_tiny_pipeline(grid: tuple[int, int] = (2, 2)) -> Pipeline:
     tokenizer = build_tiny_tokenizer()
     torch.manual_seed(1)
-    model = UniTokMLLM(build_tiny_config()).eval()
+    model = UniTokMLLM(build_tiny_config(grid)).eval()
     model.adopt_tokenizer(tokenizer.quantizer, fingerprint=tokenizer.fingerprint)
     set_default_sampling(model, SamplingParams(guidance_scale=3.0))
     return Pipeline(model, Processor.for_config(model.config, tiny_tokenizer()), tokenizer)
