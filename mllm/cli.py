@@ -275,6 +275,60 @@ def convert(
 
 
 @app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's need a key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="UNITOK_API_KEY",
+            show_envvar=True,
+            help="What clients must send; other users of this machine see what is typed here.",
+        ),
+    ] = None,
+    max_waiting: Annotated[
+        int, typer.Option(min=1, help="Requests that may wait; others are told to come back.")
+    ] = 64,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name under which others reach the server; repeatable."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A site whose pages may ask, such as https://example.org; repeatable."),
+    ] = None,
+    fetch_images: Annotated[
+        bool,
+        typer.Option("--fetch-images", help="Fetch pictures that are named by their web address."),
+    ] = False,
+    model: Model = "nano",
+    revision: Revision = None,
+    tokenizer: Tokenizer = None,
+    device: Device = "auto",
+    dtype: Dtype = None,
+) -> None:
+    """Answer OpenAI's clients over HTTP, until Ctrl-C.
+
+    \b
+    unitok serve
+    unitok serve --port 9000 --max-waiting 16 --fetch-images
+    unitok serve --host 0.0.0.0 --api-key KEY --allow-host gpu.example.org
+    """
+    from mllm.serving.options import ServerOptions, public_name
+    from mllm.serving.packages import load_server
+
+    name, hosts, origins = public_name(model), allow_host or (), allow_origin or ()
+    options = ServerOptions(
+        host, port, name, api_key, max_waiting, hosts, origins, fetch_images=fetch_images
+    )
+    run = load_server()
+    pipeline = load_pipeline(model, revision, tokenizer=tokenizer, device=device, dtype=dtype)
+    run(pipeline, options, announce)
+
+
+@app.command()
 def info(
     model: Annotated[str, typer.Argument(help="nano, a folder, or a hub name.")] = "nano",
     revision: Revision = None,

@@ -35,7 +35,7 @@ NOT_FOR_MODELS = (
     "mllm.processor",
     "mllm.pipeline",
     "mllm.cli",
-    "mllm.server",
+    "mllm.serving",
     "mllm.web",
 )
 

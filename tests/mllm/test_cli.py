@@ -22,7 +22,7 @@ from unitok.codes import load_codes
 from unitok.model import UniTok
 
 EOS, BOI = 2, 3
-COMMANDS = ("chat", "generate", "reconstruct", "encode", "decode", "convert", "info")
+COMMANDS = ("chat", "generate", "reconstruct", "encode", "decode", "convert", "serve", "info")
 
 
 @pytest.fixture(scope="module")

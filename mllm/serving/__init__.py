@@ -1,0 +1,1 @@
+"""The model behind HTTP, in the form that OpenAI's clients speak."""
