@@ -40,7 +40,7 @@ from train.samples import DrawSamples
 from train.stage_config import StageConfig
 from train.stage_model import StartPlan, initial_folder, plan_start
 from train.trackers import check_trackers, tensorboard_callback
-from train.trainer import UniTokTrainer
+from train.trainer import MLLMTrainer
 
 CHECKPOINTS = "checkpoints"
 MODEL_FOLDER = "model"
@@ -219,9 +219,9 @@ def open_data(
 
 def build_trainer(
     config: StageConfig, arguments: TrainingArguments, pipeline: Pipeline, data: StageData
-) -> UniTokTrainer:
+) -> MLLMTrainer:
     pipeline.model.set_attn_implementation(config.attention)
-    trainer = UniTokTrainer(
+    trainer = MLLMTrainer(
         choose_trainable(config, pipeline.model),
         arguments,
         run_folder=Path(config.output),
@@ -248,7 +248,7 @@ def build_packer(config: UniTokMLLMConfig) -> Packer:
     )
 
 
-def report_parts(trainer: UniTokTrainer) -> None:
+def report_parts(trainer: MLLMTrainer) -> None:
     """What learns and what is frozen, once."""
     if trainer.is_world_process_zero():
         assert trainer.model is not None
@@ -256,7 +256,7 @@ def report_parts(trainer: UniTokTrainer) -> None:
             logger.info("%-12s %12d of %12d parameters learn", part, learning, total)
 
 
-def save_result(trainer: UniTokTrainer, pipeline: Pipeline, folder: Path, *, start: str) -> None:
+def save_result(trainer: MLLMTrainer, pipeline: Pipeline, folder: Path, *, start: str) -> None:
     """The trained model with processor and tokenizer; adapters also alone."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from train.config import RunConfig
-from train.source_config import Columns
+from train.source_config import Columns, PictureTable
 
 
 class ScenesConfig(RunConfig):
@@ -26,23 +26,18 @@ class FolderConfig(RunConfig):
     path: Path
 
 
-class TableConfig(RunConfig):
+class TablePicturesConfig(PictureTable):
     """A table with a picture and its captions in each row.
 
     `path` is a file, or several as a pattern (.parquet, .arrow, .jsonl, .json), a folder that
     save_to_disk wrote, or a name on the hub.
     """
 
-    kind: Literal["table"]
+    kind: Literal["datasets"]
     path: str
-    image: str = "image"  # column with bytes or names of files
-    text: Columns = ("text",)  # columns with captions, each one or a list
-    images: Path | None = None  # folder for pictures that are stored as file names
-    split: str = "train"  # of a hub name or a folder of save_to_disk
-    subset: str | None = None  # of a hub name
 
 
-class WebdatasetConfig(RunConfig):
+class TarPicturesConfig(RunConfig):
     """Tars in DataComp's layout: a .jpg, .png or .webp and a .txt under each name.
 
     `urls` are paths, URLs or commands (`pipe:...`) with brace ranges, such as
@@ -57,7 +52,8 @@ class WebdatasetConfig(RunConfig):
 
 
 PictureSourceConfig = Annotated[
-    ScenesConfig | FolderConfig | TableConfig | WebdatasetConfig, Field(discriminator="kind")
+    ScenesConfig | FolderConfig | TablePicturesConfig | TarPicturesConfig,
+    Field(discriminator="kind"),
 ]
 
 

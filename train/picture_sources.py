@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from eval.scenes import render
-from train.picture_config import FolderConfig, TableConfig
+from train.picture_config import FolderConfig, TablePicturesConfig
 from train.scene_data import training_example
 from train.source_files import DatasetRows, Row, Table, find_files, open_table
 from train.sources import BadSample, check_columns, check_folder, convert_row, table_pair
@@ -170,7 +170,7 @@ class FolderPictures:
 class TablePictures:
     """The rows of a table, read one at a time in any order."""
 
-    def __init__(self, config: TableConfig) -> None:
+    def __init__(self, config: TablePicturesConfig) -> None:
         self.config = config
         self._table = _open_rows(config)
         check_folder(config.images)
@@ -193,7 +193,7 @@ class TablePictures:
         return CaptionedPicture(name, picture, captions)
 
 
-def _open_rows(config: TableConfig) -> Table:
+def _open_rows(config: TablePicturesConfig) -> Table:
     if not config.path.endswith(".parquet"):
         return open_table(config.path, split=config.split, subset=config.subset)
     # Single rows of Parquet files are slow: `datasets` keeps a copy that is mapped into memory.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from train.batch_layout import BatchLayout
-from train.picture_config import WebdatasetConfig
+from train.picture_config import TarPicturesConfig
 from train.picture_sources import CaptionedPicture, StreamPosition
 from train.source_files import KEY, BadRow, Row
 from train.sources import BadSample, convert_row, tar_pair
@@ -23,7 +23,7 @@ MAX_BARREN = 10  # tars in a row without a sample: the network or the disk is go
 class PictureStreams:
     """The streams of one process, one for each worker."""
 
-    def __init__(self, config: WebdatasetConfig, *, layout: BatchLayout, seed: int) -> None:
+    def __init__(self, config: TarPicturesConfig, *, layout: BatchLayout, seed: int) -> None:
         tars = expand_tars(config.urls)
         num_streams, total = layout.num_streams, layout.world_size * layout.num_streams
         if not config.resampled and len(tars) < total:
@@ -127,7 +127,7 @@ class TarTurns:
     def __init__(
         self,
         tars: Sequence[str],
-        config: WebdatasetConfig,
+        config: TarPicturesConfig,
         *,
         number: int,
         total: int,

@@ -25,6 +25,16 @@ class SourceConfig(RunConfig):
     path: str  # a file, or several as a pattern: data/*.tar
 
 
+class PictureTable(RunConfig):
+    """Where pictures and captions stand in a table of the `datasets` library."""
+
+    image: str = "image"  # column with bytes or names of files
+    text: Columns = ("text",)  # columns with captions, each one or a list
+    images: Path | None = None  # folder for pictures that are stored as file names
+    split: str = "train"  # of a hub name or a folder of save_to_disk
+    subset: str | None = None  # of a hub name
+
+
 class LlavaConfig(SourceConfig):
     """LLaVA conversations: JSON or JSONL."""
 
@@ -42,16 +52,11 @@ class WebdatasetConfig(SourceConfig):
     recipe: str | None = None
 
 
-class DatasetsConfig(SourceConfig):
+class DatasetsConfig(SourceConfig, PictureTable):
     """A table with a picture and its captions in each row."""
 
     kind: Literal["datasets"]
     task: PairTasks
-    image: str = "image"
-    text: Columns = ("text",)
-    images: Path | None = None  # folder for pictures that are stored as file names
-    split: str = "train"  # of a hub name or a folder of save_to_disk
-    subset: str | None = None  # of a hub name
     recipe: str | None = None
 
 

@@ -8,7 +8,7 @@ from train.config import RunConfig
 from train.deepspeed_settings import read_zero
 from train.mllm_data import MixtureSource, RowConfig
 from train.model_config import SamplingDefaults
-from train.optimizers import OptimizerName
+from train.optimizers import OptimConfig, OptimizerName
 from train.parts import PARTS
 
 
@@ -50,22 +50,21 @@ class DataConfig(RunConfig):
     num_workers: int = Field(default=2, ge=0)  # processes that read and encode, per process
 
 
-class OptimConfig(RunConfig):
-    """The loss, the optimizer and its cosine schedule."""
+class StageOptimConfig(OptimConfig):
+    """As everywhere, with a stage's defaults; and what only a stage has."""
 
-    optimizer: OptimizerName = "adamw"
     lr: float = Field(gt=0)
-    lr_scales: dict[str, float] = Field(default_factory=dict)  # part of the model -> factor on lr
-    betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.0
-    warmup_share: float = Field(default=0.03, ge=0, le=1)  # of all steps
-    final_lr_share: float = Field(default=0.0, ge=0, le=1)  # of lr, where the cosine ends
+    warmup_share: float = Field(default=0.03, ge=0, le=1)
+    final_lr_share: float = Field(default=0.0, ge=0, le=1)
     clip_grad: float = Field(default=1.0, ge=0)  # 0: gradients stay as they are
+    optimizer: OptimizerName = "adamw"
+    lr_scales: dict[str, float] = Field(default_factory=dict)  # part of the model -> factor on lr
     text_weight: float = Field(default=1.0, gt=0)  # of a text id in the loss; a sub-code has 1
 
     @model_validator(mode="after")
-    def _check_clipping(self) -> "OptimConfig":
+    def _check_clipping(self) -> "StageOptimConfig":
         if self.optimizer == "muon" and self.clip_grad:
             raise ValueError(
                 f"optim.clip_grad is {self.clip_grad}, but ZeRO would clip the updates that muon "
@@ -126,7 +125,7 @@ class StageConfig(RunConfig):
     init_from: InitConfig
     trainable: tuple[str, ...]  # parts of the model, see train/parts.py
     data: DataConfig
-    optim: OptimConfig
+    optim: StageOptimConfig
     batch: BatchConfig
     lora: LoraSettings | None = None
     watch: WatchConfig = WatchConfig()

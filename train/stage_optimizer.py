@@ -13,7 +13,7 @@ from torch import nn
 
 from train.optimizers import hidden_matrices
 from train.parts import part_of
-from train.stage_config import OptimConfig
+from train.stage_config import StageOptimConfig
 
 MUON_RMS = 0.2  # of an update's elements, as of AdamW's (arXiv 2502.16982, section 2.2)
 MUON_MOMENTUM = 0.95  # torch's default
@@ -27,7 +27,7 @@ class GroupKey(NamedTuple):
     muon_inputs: int | None  # columns of a matrix for Muon; None: AdamW
 
 
-def build_stage_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def build_stage_optimizer(model: nn.Module, config: StageOptimConfig) -> torch.optim.Optimizer:
     """AdamW, or Muon on the hidden matrices with AdamW on the rest."""
     groups = parameter_groups(model, config)
     if config.optimizer == "adamw":
@@ -42,7 +42,7 @@ def build_stage_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.
     return optimizer
 
 
-def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, config: StageOptimConfig) -> list[dict[str, Any]]:
     """What learns, by part of the model, weight decay and, for Muon, number of columns."""
     for_muon = hidden_matrices(model) if config.optimizer == "muon" else []
     hidden = {id(parameter) for parameter in for_muon}
@@ -57,7 +57,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     return [{"params": own, **_settings(key, config)} for key, own in groups.items()]
 
 
-def _settings(key: GroupKey, config: OptimConfig) -> dict[str, Any]:
+def _settings(key: GroupKey, config: StageOptimConfig) -> dict[str, Any]:
     lr = config.lr * config.lr_scales.get(key.part, 1.0)
     weight_decay = config.weight_decay if key.is_matrix else 0.0
     if config.optimizer == "adamw":

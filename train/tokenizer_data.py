@@ -24,8 +24,8 @@ from train.picture_config import (
     FolderConfig,
     PictureSourceConfig,
     ScenesConfig,
+    TarPicturesConfig,
     TokenizerDataConfig,
-    WebdatasetConfig,
 )
 from train.picture_crops import crop_pixels
 from train.picture_encoder import pixels_or_reason
@@ -193,7 +193,7 @@ def open_pictures(
     config: PictureSourceConfig, *, layout: BatchLayout, image_size: int, seed: int
 ) -> PictureSource:
     """Open the source and check what can be checked before the first sample."""
-    if isinstance(config, WebdatasetConfig):
+    if isinstance(config, TarPicturesConfig):
         return PictureStreams(config, layout=layout, seed=seed)
     if isinstance(config, ScenesConfig):
         return ScenePictures(image_size, seed=seed)

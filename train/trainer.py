@@ -1,4 +1,4 @@
-"""UniTokTrainer: Hugging Face's Trainer with one loss denominator for everything in a step.
+"""MLLMTrainer: Hugging Face's Trainer with one loss denominator for everything in a step.
 
 Packs, accumulation steps and processes share it, so that how a batch was cut changes nothing.
 Text and image losses are logged apart, and by source.
@@ -20,11 +20,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from mllm.loss import LossTerms, count_learned
 from train.mfu import utilisation
 from train.run_log import SKIPPED_FILE, TERMS, LogCounts, RunLog, mean_loss, mean_losses
-from train.stage_config import OptimConfig
+from train.stage_config import StageOptimConfig
 from train.stage_optimizer import build_stage_optimizer
 
 
-class UniTokTrainer(Trainer):
+class MLLMTrainer(Trainer):
     """Trains a `UniTokMLLM` on packed batches in the order of the dataset."""
 
     # The loss is divided by the denominator of the whole step, not by the accumulation steps.
@@ -38,7 +38,7 @@ class UniTokTrainer(Trainer):
         run_folder: Path,
         source_names: Sequence[str],
         validation_names: Sequence[str],
-        optim: OptimConfig,
+        optim: StageOptimConfig,
         **options: Any,
     ) -> None:
         super().__init__(model, args, **options)

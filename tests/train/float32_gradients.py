@@ -7,7 +7,7 @@ import train.mllm
 
 
 class CheckTypes(TrainerCallback):
-    def __init__(self, trainer: train.mllm.UniTokTrainer) -> None:
+    def __init__(self, trainer: train.mllm.MLLMTrainer) -> None:
         self.trainer = trainer
 
     def on_step_end(self, *_, **__) -> None:

@@ -1,11 +1,16 @@
 """The settings that ship: every file is valid, and a stage begins where the one before ends."""
 
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
+import yaml
 
 import train.mllm
+import train.tokenizer
 from train.config import load_config
 from train.deepspeed_settings import find_deepspeed
 from train.extraction import ExtractConfig
@@ -18,6 +23,7 @@ from train.tokenizer_config import (
     OptimConfig,
     TokenizerConfig,
 )
+from train.tokenizer_start import StartConfig
 from unitok.config import PRESETS
 from unitok.files import read_json
 
@@ -96,6 +102,21 @@ def test_tokenizer_runs_have_the_sizes_of_the_presets(name: str) -> None:
     preset = PRESETS[name.split("_")[0]]
     assert config.model == replace(preset, drop_path=config.model.drop_path)
     assert config.output == f"runs/tokenizer_{name}"
+
+
+def test_the_documented_tokenizer_runs_have_settings_that_there_are() -> None:
+    text = (CONFIGS.parents[1] / "docs" / "tokenizer_training.md").read_text(encoding="utf-8")
+    commands = re.findall(r"-m train\.tokenizer (\S+\.yaml)(.*)", text)
+    assert len(commands) == 5
+    for config, rest in commands:
+        options = [each for each in shlex.split(rest) if not each.startswith("--")]
+        load_config(TokenizerConfig, CONFIGS.parents[1] / config, [e for e in options if "=" in e])
+        arguments = [config, *shlex.split(rest)]
+        typer.main.get_command(train.tokenizer.app).make_context("train", arguments)
+    starts = re.findall(r"`init_from: (\{.*?\})`", text)
+    assert len(starts) == 2
+    for start in starts:
+        StartConfig.model_validate(yaml.safe_load(start))
 
 
 def test_the_large_run_is_the_published_one() -> None:

@@ -9,7 +9,7 @@ from mllm.model import UniTokMLLM
 from tests.mllm.tiny_pipeline import build_tiny_config
 from train.deepspeed_settings import settings_for
 from train.optimizers import build_optimizers, hidden_matrices
-from train.stage_config import OptimConfig
+from train.stage_config import StageOptimConfig
 from train.stage_optimizer import build_stage_optimizer, parameter_groups
 
 
@@ -19,8 +19,8 @@ def model() -> UniTokMLLM:
     return UniTokMLLM(build_tiny_config())
 
 
-def muon_config(**values) -> OptimConfig:
-    return OptimConfig(optimizer="muon", clip_grad=0, lr=0.01, weight_decay=0.5, **values)
+def muon_config(**values) -> StageOptimConfig:
+    return StageOptimConfig(optimizer="muon", clip_grad=0, lr=0.01, weight_decay=0.5, **values)
 
 
 def give_gradients(*models: UniTokMLLM) -> None:
@@ -66,9 +66,9 @@ def test_parts_have_their_share_of_the_rate_and_only_matrices_decay(
     name: str, model: UniTokMLLM
 ) -> None:
     values = {"optimizer": name, "clip_grad": 0, "lr": 0.01, "weight_decay": 0.5}
-    full = parameter_groups(model, OptimConfig.model_validate(values))
+    full = parameter_groups(model, StageOptimConfig.model_validate(values))
     half = parameter_groups(
-        model, OptimConfig.model_validate({**values, "lr_scales": {"visual_head": 0.5}})
+        model, StageOptimConfig.model_validate({**values, "lr_scales": {"visual_head": 0.5}})
     )
     heads = {id(parameter) for parameter in model.visual_head.parameters()}
     for whole, scaled in zip(full, half, strict=True):
@@ -89,7 +89,7 @@ def test_frozen_parameters_are_in_no_group(model: UniTokMLLM) -> None:
 
 def test_clipping_is_refused_with_muon() -> None:
     with pytest.raises(ValueError, match=r"clip_grad is 1\.0, but ZeRO would clip the updates"):
-        OptimConfig(optimizer="muon", lr=1e-3)
+        StageOptimConfig(optimizer="muon", lr=1e-3)
 
 
 def test_zero_3_keeps_whole_gradients_for_muon() -> None:

@@ -103,7 +103,7 @@ def source(request, tmp_path, monkeypatch) -> dict[str, Any]:
 def as_table(values: dict[str, Any]) -> dict[str, Any]:
     """A source of code extraction as one of a tokenizer training."""
     named = {key: values[key] for key in ("path", "image", "text", "images") if key in values}
-    return {"kind": "table", **named}
+    return {"kind": "datasets", **named}
 
 
 def test_two_processes_together_see_what_one_sees(source):
@@ -179,7 +179,7 @@ def test_a_table_may_name_files_of_pictures(tmp_path):
     rows = [{"file": f"{number}.png", "caption": f"caption {number}"} for number in range(6)]
     path = write_lines(tmp_path / "rows.jsonl", rows)
     columns = {"image": "file", "text": "caption", "images": folder["path"]}
-    data = build_data({"kind": "table", "path": str(path), **columns})
+    data = build_data({"kind": "datasets", "path": str(path), **columns})
     assert_same(take(data, 3), take(build_data(folder), 3))
 
 
@@ -187,7 +187,7 @@ def test_a_bad_row_of_a_table_is_skipped_and_named(tmp_path, caplog):
     write_folder(tmp_path)
     rows = [{"image": "0.png", "text": "caption 0"}, {"image": "0.png", "text": ""}]
     path = write_lines(tmp_path / "rows.jsonl", [*rows, {"image": "gone.png", "text": "a"}, 7])
-    data = build_data({"kind": "table", "path": str(path), "images": tmp_path})
+    data = build_data({"kind": "datasets", "path": str(path), "images": tmp_path})
     with caplog.at_level(logging.WARNING):
         batches = take(data, 1)
     assert set(numbers(batches)) == {0}
@@ -287,12 +287,12 @@ def test_an_unknown_column_is_named(tmp_path):
 def test_an_empty_table_is_refused(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", [])
     with pytest.raises(ValueError, match=r"rows.jsonl has no rows; name a table with pictures"):
-        build_data({"kind": "table", "path": str(path)})
+        build_data({"kind": "datasets", "path": str(path)})
 
 
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file matches .*gone.parquet"):
-        build_data({"kind": "table", "path": str(tmp_path / "gone.parquet")})
+        build_data({"kind": "datasets", "path": str(tmp_path / "gone.parquet")})
 
 
 @pytest.mark.parametrize("listed", [False, True])
@@ -328,7 +328,7 @@ def test_the_documented_settings_are_accepted():
     blocks = [yaml.safe_load(block.split("```")[0]) for block in text.split("```yaml\n")[1:]]
     configs = [TokenizerDataConfig.model_validate({"source": SCENES, **block}) for block in blocks]
     kinds = [config.source.kind for config in configs[:-1]]
-    assert kinds == ["webdataset", "table", "folder", "scenes"]
+    assert kinds == ["webdataset", "datasets", "folder", "scenes"]
     shown = configs[-1].crop
     assert shown.ratio == pytest.approx(CropConfig().ratio, abs=1e-4)
     assert shown.model_copy(update={"ratio": CropConfig().ratio}) == CropConfig()
