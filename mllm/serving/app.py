@@ -25,7 +25,8 @@ OPEN_PATHS = ("/health",)
 
 def build_service(engine: Engine, options: ServerOptions) -> Service:
     """The engine behind the addresses of the API."""
-    jobs = Jobs(engine, answer_seconds=options.limits.answer_seconds)
+    seconds = options.limits.answer_seconds
+    jobs = Jobs(engine, max_reading=options.max_waiting, answer_seconds=seconds)
     metrics = Metrics(num_waiting=lambda: engine.num_waiting, num_running=lambda: len(jobs))
     fingerprint = "-".join(engine.pipeline.fingerprints().values())
     return Service(engine.pipeline, jobs, metrics, options, fingerprint)

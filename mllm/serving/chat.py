@@ -29,10 +29,10 @@ DEFAULT_TOKENS = 256
 
 async def answer_chat(service: Service, request: Request) -> Response:
     """The next message of a conversation."""
-    parameters = await read_parameters(request, ChatParameters)
-    service.check_model(parameters.model)
-    settings = build_settings(parameters, service.pipeline.processor.context_length)
-    with blame_client():
+    with service.jobs.reading():
+        parameters = await read_parameters(request, ChatParameters)
+        service.check_model(parameters.model)
+        settings = build_settings(parameters, service.pipeline.processor.context_length)
         conversation = await receive_conversation(service, parameters.messages)
     jobs = service.jobs.start([ChatRequest(conversation.messages, settings)])
     writer = Writer(service, conversation, seed=settings.seed)
@@ -49,10 +49,13 @@ async def answer_chat(service: Service, request: Request) -> Response:
 async def receive_conversation(service: Service, messages: Sequence[ChatMessage]) -> Conversation:
     """The conversation, its pictures fetched where that is switched on."""
     limits = service.options.limits
-    check_amounts(messages, limits)
-    fetched = await fetch_pictures(messages, service.options)
-    read = partial(read_conversation, messages, service.pipeline, fetched=fetched, limits=limits)
-    return await service.in_thread(read)
+    with blame_client():
+        check_amounts(messages, limits)
+        fetched = await fetch_pictures(messages, service.options)
+        read = partial(
+            read_conversation, messages, service.pipeline, fetched=fetched, limits=limits
+        )
+        return await service.in_thread(read)
 
 
 def build_settings(parameters: ChatParameters, context_length: int) -> TextSettings:

@@ -1,8 +1,8 @@
 """From the engine's thread to asyncio and back: events that are awaited, places that are freed."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from PIL import Image
 from starlette.requests import ClientDisconnect
@@ -85,14 +85,28 @@ class RunningJob:
 class Jobs:
     """All requests that the server works on."""
 
-    def __init__(self, engine: Engine, *, answer_seconds: float) -> None:
+    def __init__(self, engine: Engine, *, max_reading: int, answer_seconds: float) -> None:
+        """`max_reading` requests may be on their way in at a time: each holds its pictures."""
         self.engine = engine
+        self.max_reading = max_reading
         self.answer_seconds = answer_seconds
+        self._num_reading = 0
         self.is_stopping = False
         self._running: set[RunningJob] = set()
 
     def __len__(self) -> int:
         return len(self._running)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """A request is read and checked within; raises `ApiError` if too many are."""
+        if self._num_reading >= self.max_reading:
+            raise full(f"{self.max_reading} requests are on their way in already; try later")
+        self._num_reading += 1
+        try:
+            yield
+        finally:
+            self._num_reading -= 1
 
     def start(self, requests: Sequence[Request]) -> list[RunningJob]:
         """Queue all requests or none; every started job must be given back to `end`."""
@@ -106,12 +120,7 @@ class Jobs:
                 jobs.append(job)
         except QueueFull as error:
             self.end(jobs)
-            raise ApiError(
-                429,
-                f"the queue is full: {error}",
-                code="queue_full",
-                headers={"retry-after": str(RETRY_SECONDS)},
-            ) from error
+            raise full(str(error)) from error
         return jobs
 
     def end(self, jobs: Iterable[RunningJob]) -> None:
@@ -125,6 +134,11 @@ class Jobs:
         self.is_stopping = True
         for job in self._running:
             job.refuse()
+
+
+def full(reason: str) -> ApiError:
+    headers = {"retry-after": str(RETRY_SECONDS)}
+    return ApiError(429, f"the queue is full: {reason}", code="queue_full", headers=headers)
 
 
 def stopping() -> ApiError:

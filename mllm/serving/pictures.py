@@ -31,9 +31,9 @@ class Plan:
 
 async def draw_pictures(service: Service, request: Request) -> Response:
     """Pictures of one prompt."""
-    parameters = await read_parameters(request, PictureParameters)
-    service.check_model(parameters.model)
-    with blame_client():
+    with service.jobs.reading(), blame_client():
+        parameters = await read_parameters(request, PictureParameters)
+        service.check_model(parameters.model)
         plan = await service.in_thread(partial(plan_pictures, parameters, service))
     jobs = service.jobs.start(plan.requests)
     if parameters.stream:

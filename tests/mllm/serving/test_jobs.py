@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -21,7 +22,7 @@ CHAT, DRAW = "/v1/chat/completions", "/v1/images/generations"
 @contextmanager
 def held_server(*, max_waiting=8, **options):
     engine = HeldEngine(build_tiny_pipeline(), max_waiting=max_waiting)
-    with live_server(engine.pipeline, engine=engine, **options) as server:
+    with live_server(engine.pipeline, engine=engine, max_waiting=max_waiting, **options) as server:
         yield server, engine
 
 
@@ -43,6 +44,24 @@ def test_a_full_queue_says_when_to_come_back(pool):
     assert refused.status_code == 429
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.json()["error"]["code"] == "queue_full"
+
+
+def test_as_many_requests_as_may_wait_may_be_on_their_way_in():
+    with held_server(max_waiting=1) as (server, engine):
+        with asking(server, CHAT, HELLO, num_bytes=-1):
+            wait_until(lambda: server.chat(n=2).status_code == 429)  # else 400
+            assert "on their way in already" in server.draw().json()["error"]["message"]
+        engine.release()
+        wait_until(lambda: server.draw().status_code == 200)
+
+
+def wait_until(is_true):
+    """Asks again and again, for up to half a minute."""
+    for _ in range(300):
+        if is_true():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not become true")
 
 
 def test_openais_client_comes_back_by_itself():
@@ -83,8 +102,8 @@ def test_a_client_that_leaves_frees_its_place(path, body, num_jobs):
 
 
 @contextmanager
-def asking(server, path, body):
-    """A request whose client hangs up at the end of the block."""
+def asking(server, path, body, *, num_bytes=None):
+    """A request, or so many bytes of its body; the client hangs up at the end of the block."""
     host, port = server.url.removeprefix("http://").split(":")
     data = json.dumps(body).encode()
     head = (
@@ -92,7 +111,7 @@ def asking(server, path, body):
         f"Content-Length: {len(data)}\r\n\r\n"
     )
     with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(head.encode() + data)
+        connection.sendall(head.encode() + data[:num_bytes])
         yield
 
 
