@@ -1,6 +1,7 @@
 """The image tokenizer on files: pictures to a codes file, and back."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -21,6 +22,16 @@ Progress = Callable[[int, int], None]  # files done, files in all
 MEMORY_REMEDY = "make the picture smaller, or use dtype bfloat16 or device cpu"
 
 
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A picture that went through the tokenizer."""
+
+    original: Image.Image  # as the tokenizer sees it
+    decoded: Image.Image
+    codes: Tensor  # (L, K) int64
+    psnr: float  # dB of 8-bit pixels
+
+
 def reconstruct_file(
     tokenizer: UniTok,
     source: str,
@@ -32,14 +43,22 @@ def reconstruct_file(
     """Write a picture and its reconstruction side by side; returns the PSNR of 8-bit pixels."""
     path = check_png(output, force=force)
     pixels = load_pixels(tokenizer, source, recipe)
-    with torch.inference_mode(), explain_out_of_memory(f"reconstructing {source}", MEMORY_REMEDY):
-        decoded = tokenizer.decode(tokenizer.encode(pixels), tokenizer.grid(pixels))
-    pictures = [to_pil(pixels)[0], to_pil(decoded)[0]]
-    original, reconstruction = (preprocess(picture, "native") for picture in pictures)
-    value = psnr(original, reconstruction).item()
-    notes = {"psnr": f"{value:.2f}", "tokenizer_fingerprint": tokenizer.fingerprint}
-    save_png(make_grid(pictures, columns=2), path, notes=notes)
-    return value
+    with explain_out_of_memory(f"reconstructing {source}", MEMORY_REMEDY):
+        result = reconstruct(tokenizer, pixels)
+    notes = {"psnr": f"{result.psnr:.2f}", "tokenizer_fingerprint": tokenizer.fingerprint}
+    save_png(make_grid([result.original, result.decoded], columns=2), path, notes=notes)
+    return result.psnr
+
+
+def reconstruct(tokenizer: UniTok, pixels: Tensor) -> Reconstruction:
+    """Encode and decode pixels (1, 3, H, W) in [-1, 1]."""
+    with torch.inference_mode():
+        codes = tokenizer.encode(pixels)
+        original, decoded = to_pil(
+            torch.cat([pixels, tokenizer.decode(codes, tokenizer.grid(pixels))])
+        )
+    value = psnr(preprocess(original, "native"), preprocess(decoded, "native")).item()
+    return Reconstruction(original, decoded, codes=codes[0].cpu(), psnr=value)
 
 
 def encode_files(

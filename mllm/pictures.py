@@ -1,5 +1,6 @@
 """Picture files on their way in and out: named examples, grids of drawings, notes in a PNG."""
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -73,18 +74,25 @@ def check_png(path: str | PathLike[str], *, force: bool = False) -> Path:
     return check_output(path, force=force)
 
 
+def encode_png(picture: Image.Image, *, notes: Mapping[str, object] | None = None) -> bytes:
+    """A PNG file's bytes; `notes` become its text chunks, which `read_notes` gives back."""
+    info = PngInfo()
+    for key, value in (notes or {}).items():
+        info.add_itxt(key, str(value))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
 def save_png(
     picture: Image.Image,
     path: str | PathLike[str],
     *,
     notes: Mapping[str, object] | None = None,
 ) -> None:
-    """Write a PNG in one step; `notes` become its text chunks, which `read_notes` gives back."""
-    info = PngInfo()
-    for key, value in (notes or {}).items():
-        info.add_itxt(key, str(value))
+    """Write a PNG with its `notes` in one step."""
     with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG", pnginfo=info)
+        temporary.write_bytes(encode_png(picture, notes=notes))
 
 
 def read_notes(path: str | PathLike[str]) -> dict[str, str]:
