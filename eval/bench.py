@@ -2,6 +2,7 @@
 
 python -m eval.bench vqa
 python -m eval.bench tokenizer
+python -m eval.bench generate --shape 200m
 """
 
 import time
@@ -12,6 +13,8 @@ import torch
 import typer
 from rich.table import Table
 
+from eval import generation_speed
+from eval.generation_speed import GenerationRequest, GenerationSpeed
 from eval.scene_vqa import MAX_NEW_TOKENS, load_questions
 from eval.tokenizer_speed import VARIANTS, Speed, SpeedRequest, agreement, measure_apart
 from mllm.batch_answers import answer_prompts, build_prompt
@@ -158,6 +161,74 @@ def tokenizer(
     out.print(table)
     for variant in VARIANTS[1:]:
         say(f"{variant}: {agreement(speeds['plain'], speeds[variant]):.2%} of sub-codes as plain")
+
+
+def generation_rows(
+    speeds: Mapping[str, GenerationSpeed], batch_size: int, *, bandwidth: float | None
+) -> list[list[str]]:
+    """Every variant beside the plain one; `bandwidth` in GB/s gives the share of the floor."""
+    plain, rows = speeds["plain"], []
+    for variant, speed in speeds.items():
+        sub_codes = speed.num_sub_codes * batch_size / speed.seconds
+        forced = speed.forced_agreement
+        row = [
+            str(batch_size),
+            variant,
+            f"{speed.seconds / batch_size:.2f}",
+            f"{sub_codes:.0f}",
+            f"{plain.seconds / speed.seconds:.2f}",
+            f"{speed.peak_gib:.3f}",
+            f"{generation_speed.agreement(plain, speed):.1%}",
+            "" if forced is None else f"{forced:.1%}",
+        ]
+        if bandwidth is not None:
+            row.append(f"{speed.floor_seconds(bandwidth) / speed.seconds:.0%}")
+        rows.append(row)
+    return rows
+
+
+@app.command(
+    help="Drawing against a plain eager float32 loop, at equal precision and in bfloat16.\n\n"
+    "Example: python -m eval.bench generate --shape 200m --batch-size 1 --batch-size 8 --rows 1"
+)
+def generate(
+    shape: Annotated[str, typer.Option(help="nano; 200m, 1b or 7b: random weights")] = "nano",
+    batch_size: Annotated[list[int], typer.Option(min=1, help="Pictures at a time")] = [1, 8],  # noqa: B006
+    rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows of the grid to time; a picture counts as all 16"),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs, the fastest counts")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
+    bandwidth: Annotated[
+        float | None, typer.Option(min=1, help="GB/s of the GPU's memory: prints share of floor")
+    ] = None,
+) -> None:
+    quiet_libraries()
+    with user_errors():
+        where = choose_device(device).type
+        table = Table(title=f"drawing, {shape}, {where}, {threads} threads")
+        headings = ["pictures", "variant", "s/picture", "sub-codes/s", "ratio", "peak GiB"]
+        headings += ["same codes", "same choices"] + ["of floor"] * (bandwidth is not None)
+        for heading in headings:
+            table.add_column(heading, justify="left" if heading == "variant" else "right")
+        for size in batch_size:
+            request = GenerationRequest(shape, size, rows, repeats, where, threads)
+            speeds = measure_generation(request)
+            for row in generation_rows(speeds, size, bandwidth=bandwidth):
+                table.add_row(*row)
+    out.print(table)
+
+
+def measure_generation(request: GenerationRequest) -> dict[str, GenerationSpeed]:
+    """Every variant by its name; the plain one comes first."""
+    speeds: dict[str, GenerationSpeed] = {}
+    for variant in generation_speed.VARIANTS:
+        announce(f"measuring {variant}, {request.batch_size} at a time")
+        codes = speeds["plain"].codes if speeds else None
+        speeds[variant] = generation_speed.measure_apart(request, variant, codes=codes)
+    return speeds
 
 
 if __name__ == "__main__":

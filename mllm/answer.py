@@ -5,7 +5,7 @@ Shapes: T ids, D decoder width, P pictures, L visual tokens, K codebooks, V voca
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mllm.batcher import ChooseToken, Read, Wish
+from mllm.batcher import ChooseToken, Read, Recall, Remember, Wish
 from mllm.messages import Message, Part
 from mllm.model import UniTokMLLM
+from mllm.prefix_store import build_keys, visual_keys
 from mllm.processor import Encoded, Processor
 from mllm.running_rows import Row
 from mllm.sampling import SamplingParams, sample
@@ -133,7 +134,7 @@ class AnswerWriter:
         self.emit = emit
         self.choose = SeededChoice(settings.build_sampling(), settings.seed)
         self.row = Row()
-        self.num_ids = 0  # of the conversation so far
+        self.keys: list[Hashable] = []  # what stands at each position of the conversation so far
         self.num_text_tokens = 0
         self.num_drawn = 0
         self.num_tokens = 0  # texts, marks and visual tokens
@@ -146,9 +147,16 @@ class AnswerWriter:
         It ends before a picture that there is no room for, which `notice` says; raises ValueError
         if nothing was written by then.
         """
-        self.num_ids = len(prompt)
+        self.keys = [
+            *build_keys(
+                prompt.input_ids.tolist(),
+                [] if codes is None else list(codes),
+                image_token_id=self.processor.image_token_id,
+            )
+        ]
         ids_1T = prompt.input_ids[None].to(self.model.device)
-        unread_TD = self.model.embed(ids_1T, codes)[0]
+        num_known: int = yield Recall(self.row, self.keys)
+        unread_TD = self.model.embed(ids_1T, codes)[0, num_known:]
         parts: list[Part] = []
         while self._room() > 0:
             pieces = TextPieces(self.processor.tokenizer, self.emit)
@@ -166,9 +174,10 @@ class AnswerWriter:
             parts.append({"type": "image", "image": drawing.picture, "codes": drawing.codes.cpu()})
             self.emit(drawing.picture)
             self.num_drawn += 1
-            self.num_ids += self._picture_length()
+            self.keys += [*visual_keys(drawing.codes), EOI_ID]
             unread_TD = torch.cat([drawing.last_1D, self._embed(EOI_ID)])
-        self.num_tokens = self.num_ids - len(prompt)
+        self.num_tokens = len(self.keys) - len(prompt)
+        yield Remember(self.row, self.keys[: self.row.length])
         if self.notice is not None and not parts:
             raise ValueError(self.notice)
         return parts
@@ -181,7 +190,7 @@ class AnswerWriter:
         for _ in range(self._room()):
             yield Read([(self.row, unread_TD)])
             token_id: int = yield ChooseToken(self.row, self.choose)
-            self.num_ids += 1
+            self.keys.append(token_id)
             self.num_text_tokens += 1
             pieces.put(token_id)
             if token_id in (EOS_ID, BOI_ID):
@@ -199,7 +208,7 @@ class AnswerWriter:
 
     def _room(self) -> int:
         """How many text tokens may follow."""
-        context = self.processor.context_length - self.num_ids
+        context = self.processor.context_length - len(self.keys)
         return min(self.settings.max_new_tokens - self.num_text_tokens, context)
 
     def _refuse_picture(self) -> str | None:
@@ -210,9 +219,9 @@ class AnswerWriter:
                 "(max_images)"
             )
         context = self.processor.context_length
-        if self.num_ids + self._picture_length() > context:
+        if len(self.keys) + self._picture_length() > context:
             return (
-                f"the conversation is {self.num_ids} tokens long, which leaves no room for a "
+                f"the conversation is {len(self.keys)} tokens long, which leaves no room for a "
                 f"picture of {self.processor.num_visual_tokens} in a context of {context}; start a "
                 "new one"
             )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mllm.model import UniTokMLLM
+from mllm.prefix_store import Keys, PrefixStore
 from mllm.running_pictures import Picture, Projection, RunningPictures
 from mllm.running_rows import NewPositions, Row, RunningRows
 
@@ -57,7 +58,23 @@ class DrawnRow:
     last_1D: Tensor  # the last visual token for the decoder, which has read only those before
 
 
-Wish: TypeAlias = Read | ChooseToken | DrawRow
+@dataclass(frozen=True)
+class Recall:
+    """Open a row with what is known of `keys`; resumed at once with the number of positions."""
+
+    row: Row
+    keys: Keys
+
+
+@dataclass(frozen=True)
+class Remember:
+    """Keep what a row has read under `keys`, one for each position; resumed at once with None."""
+
+    row: Row
+    keys: Keys
+
+
+Wish: TypeAlias = Read | ChooseToken | DrawRow | Recall | Remember
 Program: TypeAlias = Generator[Wish, Any, Any]
 
 
@@ -81,8 +98,16 @@ class Run:
 class Batcher:
     """Runs programs side by side on one model."""
 
-    def __init__(self, model: UniTokMLLM, *, projection: Projection = "cached") -> None:
+    def __init__(
+        self,
+        model: UniTokMLLM,
+        *,
+        projection: Projection = "cached",
+        prefixes: PrefixStore | None = None,
+    ) -> None:
+        """`prefixes` keeps what programs ask to be remembered; None: nothing is."""
         self.model = model
+        self.prefixes = prefixes
         self.rows = RunningRows(model.decoder)
         self.pictures = RunningPictures(model, projection=projection)
         self.running: list[Run] = []
@@ -192,13 +217,27 @@ class Batcher:
     def _resume(self, run: Run, value: Any) -> None:
         """Give a program what it waited for, and take its next wish or its end."""
         try:
-            self._accept(run, run.program.send(value))
+            wish = run.program.send(value)
+            while isinstance(wish, Recall | Remember):
+                wish = run.program.send(self._use_memory(run, wish))
+            self._accept(run, wish)
         except StopIteration as end:
             run.result = end.value
             self._end(run)
         except Exception as error:  # it fails alone: the others go on
             run.error = error
             self._end(run)
+
+    def _use_memory(self, run: Run, wish: Recall | Remember) -> int | None:
+        if isinstance(wish, Recall):
+            known_N2GTE = None if self.prefixes is None else self.prefixes.find(wish.keys)
+            self.rows.open(wish.row, known_N2GTE)
+            run.rows.append(wish.row)
+            return wish.row.length
+        if self.prefixes is not None:
+            assert len(wish.keys) == wish.row.length
+            self.prefixes.keep(wish.keys, self.rows.keep(wish.row))
+        return None
 
     def _accept(self, run: Run, wish: Wish) -> None:
         run.wish = wish

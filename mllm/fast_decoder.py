@@ -198,3 +198,17 @@ class RaggedPlaces:
         )
         mixed = [part.attend(*states, kept=kept) for part, *states in shares]
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+
+def read_one_each(
+    stack: LlamaModel,
+    embeds_RD: Tensor,
+    positions_R: Tensor,
+    *,
+    num_kept: int,
+    buffers: RowBuffers,
+) -> Tensor:
+    """Normed hidden states (R, D) of one new position in each of rows 0, 1, ..."""
+    leading = LeadingRows(positions_R, num_kept=num_kept, dtype=embeds_RD.dtype)
+    places = RaggedPlaces(leading, [], build_rotation(stack, positions_R))
+    return read_positions(stack, embeds_RD, places=places, buffers=buffers)

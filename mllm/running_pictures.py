@@ -131,22 +131,41 @@ class RunningPictures:
         hidden_ND = rows.hidden([*own, *(picture.rows[1] for picture in guided)])
         drawn = [picture.num_drawn for picture in self.pictures]
         positions_B = torch.tensor(drawn, device=hidden_ND.device)
-        self._draw_token(hidden_ND, positions_B, self._sampler)
+        self._head_cache.reserve(len(hidden_ND))
+        draw_token(
+            self.model,
+            hidden_ND,
+            positions_B,
+            sampler=self._sampler,
+            buffers=self._buffers,
+            head_cache=self._head_cache,
+            projection=self.projection,
+        )
         for picture in self.pictures:
             picture.num_drawn += 1
         self.num_drawn += len(self.pictures)
 
-    def _draw_token(self, hidden_ND: Tensor, positions_B: Tensor, sampler: SubCodeSampler) -> None:
-        """Into the buffers: codes of a visual token of each picture, and their embeddings."""
-        buffers, count = self._buffers, len(positions_B)
-        pictures_B = torch.arange(count, device=positions_B.device)
-        noise_BK = buffers.noise_PLK[pictures_B, positions_B]
-        noise = iter(noise_BK.unbind(dim=1))
-        codes_NK = self.model.visual_head.generate(
-            hidden_ND, lambda logits_NV: sampler(logits_NV, next(noise)), cache=self._head_cache
-        )
-        codes_BK = codes_NK[:count]
-        buffers.codes_PLK[pictures_B, positions_B] = codes_BK
-        before = TokensBefore(buffers, positions_B) if self.projection == "cached" else None
-        embeds_B1D = self.model.visual_embedder(codes_BK.unsqueeze(1), before)
-        buffers.embeds_PD[:count] = embeds_B1D[:, 0]
+
+def draw_token(
+    model: UniTokMLLM,
+    hidden_ND: Tensor,
+    positions_B: Tensor,
+    *,
+    sampler: SubCodeSampler,
+    buffers: DrawnBuffers,
+    head_cache: HeadCache,
+    projection: Projection,
+) -> None:
+    """Into the buffers: codes of a visual token of each picture, and their embeddings."""
+    count = len(positions_B)
+    pictures_B = torch.arange(count, device=positions_B.device)
+    noise_BK = buffers.noise_PLK[pictures_B, positions_B]
+    noise = iter(noise_BK.unbind(dim=1))
+    codes_NK = model.visual_head.generate(
+        hidden_ND, lambda logits_NV: sampler(logits_NV, next(noise)), cache=head_cache
+    )
+    codes_BK = codes_NK[:count]
+    buffers.codes_PLK[pictures_B, positions_B] = codes_BK
+    before = TokensBefore(buffers, positions_B) if projection == "cached" else None
+    embeds_B1D = model.visual_embedder(codes_BK.unsqueeze(1), before)
+    buffers.embeds_PD[:count] = embeds_B1D[:, 0]

@@ -3,7 +3,8 @@
 Open rows are numbers 0, 1, ... without a gap, so that a step computes slices of the buffers: when
 one closes, the last one moves into its place.
 
-Shapes: M new positions of all rows, R rows, T positions of one reading, D decoder width.
+Shapes: M new positions of all rows, R rows, T positions, D decoder width, N layers, G key heads,
+E head width.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from mllm.fast_decoder import (
     RaggedPlaces,
     Reading,
     build_rotation,
+    read_one_each,
     read_positions,
 )
 from mllm.numbering import put_in, take_out
@@ -50,12 +52,20 @@ class RunningRows:
         self.buffers = RowBuffers(stack)
         self.hidden_RD = self._allocate_hidden(0)
         self.num_reads = 0  # calls of the decoder so far
+        self.num_positions = 0  # read in them
 
-    def open(self, row: Row) -> None:
-        """Give a row a number."""
-        row.length = 0
+    def open(self, row: Row, known_N2GTE: Tensor | None = None) -> None:
+        """Give a row a number, and the positions that it begins with as `keep` gave them."""
+        row.length = 0 if known_N2GTE is None else known_N2GTE.shape[3]
         put_in(self.rows, row)
-        self._reserve(0)
+        self._reserve(row.length)
+        if known_N2GTE is not None:
+            self.buffers.write_row(len(self.rows) - 1, known_N2GTE)
+
+    def keep(self, row: Row) -> Tensor:
+        """A copy of the keys and values of all that an open row has read."""
+        assert row.number is not None
+        return self.buffers.read_row(row.number, length=row.length)
 
     def close(self, row: Row) -> None:
         """Free the place of an open row."""
@@ -72,10 +82,9 @@ class RunningRows:
         """Let rows read on, all in one call of the decoder."""
         news = sorted(news, key=lambda new: new[0].number or 0)
         self._reserve(max(row.length + len(embeds_TD) for row, embeds_TD in news))
-        places = self._place(news)
-        embeds_MD = torch.cat([embeds_TD for _, embeds_TD in news])
-        hidden_MD = read_positions(self.stack, embeds_MD, places=places, buffers=self.buffers)
+        hidden_MD = self._read(news)
         self.num_reads += 1
+        self.num_positions += len(hidden_MD)
         ends = torch.tensor([len(embeds_TD) for _, embeds_TD in news]).cumsum(0) - 1
         numbers = self._numbers([row for row, _ in news])
         self.hidden_RD[numbers] = hidden_MD[ends.to(hidden_MD.device)]
@@ -90,20 +99,17 @@ class RunningRows:
             grown_RD[: len(self.hidden_RD)] = self.hidden_RD
             self.hidden_RD = grown_RD
 
-    def _place(self, news: Sequence[NewPositions]) -> RaggedPlaces:
-        """`news` by the numbers of their rows; those from row 0 on with one position each lead."""
-        num_leading = 0
-        for row, embeds_TD in news:
-            if row.number != num_leading or len(embeds_TD) != 1:
-                break
-            num_leading += 1
-        starts = [row.length for row, _ in news]
-        device, dtype = self.hidden_RD.device, self.hidden_RD.dtype
-        leading = LeadingRows(
-            torch.tensor(starts[:num_leading], dtype=torch.long, device=device),
-            num_kept=round_up(max(starts[:num_leading], default=0) + 1),
-            dtype=dtype,
-        )
+    def _read(self, news: Sequence[NewPositions]) -> Tensor:
+        """Hidden states (M, D); `news` are sorted by the numbers of their rows."""
+        num_leading = count_leading(news)
+        device, stack, buffers = self.hidden_RD.device, self.stack, self.buffers
+        embeds_MD = torch.cat([embeds_TD for _, embeds_TD in news])
+        starts = [row.length for row, _ in news[:num_leading]]
+        starts_R = torch.tensor(starts, dtype=torch.long, device=device)
+        num_kept = round_up(max(starts, default=0) + 1)
+        if num_leading == len(news):
+            return read_one_each(stack, embeds_MD, starts_R, num_kept=num_kept, buffers=buffers)
+        leading = LeadingRows(starts_R, num_kept=num_kept, dtype=embeds_MD.dtype)
         readings = [
             Reading(row.number or 0, row.length, len(embeds_TD))
             for row, embeds_TD in news[num_leading:]
@@ -111,8 +117,9 @@ class RunningRows:
         positions_M = torch.cat(
             [torch.arange(row.length, row.length + len(embeds)) for row, embeds in news]
         )
-        rotation = build_rotation(self.stack, positions_M.to(device))
-        return RaggedPlaces(leading, readings, rotation)
+        rotation = build_rotation(stack, positions_M.to(device))
+        places = RaggedPlaces(leading, readings, rotation)
+        return read_positions(stack, embeds_MD, places=places, buffers=buffers)
 
     def _numbers(self, rows: Sequence[Row]) -> Tensor:
         return torch.tensor([row.number for row in rows], device=self.hidden_RD.device)
@@ -126,3 +133,11 @@ class RunningRows:
 def round_up(num_positions: int) -> int:
     """The next whole number of blocks."""
     return -(-num_positions // POSITIONS_PER_BLOCK) * POSITIONS_PER_BLOCK
+
+
+def count_leading(news: Sequence[NewPositions]) -> int:
+    """How many of rows 0, 1, ... read one position each, before the first that does not."""
+    for number, (row, embeds_TD) in enumerate(news):
+        if row.number != number or len(embeds_TD) != 1:
+            return number
+    return len(news)

@@ -23,6 +23,7 @@ MODEL_FILES = (
             "fast_decoder",
             "running_rows",
             "running_pictures",
+            "prefix_store",
             "batcher",
             "drawing_programs",
             "generation",

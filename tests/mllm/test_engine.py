@@ -70,6 +70,21 @@ def test_an_answer_comes_in_pieces_and_is_that_of_the_pipeline(engine, nano):
     assert "".join(pieces).strip() == finished.result.text
 
 
+def test_the_next_turn_of_a_chat_reads_only_what_is_new(engine, nano):
+    events: queue.Queue = queue.Queue()
+    engine.submit(ChatRequest(ask("what is in the picture?", "pair"), TextSettings()), events.put)
+    first = wait(events)[-1].result
+    messages = [*first.messages, {"role": "user", "content": "how many objects are there?"}]
+    rows = engine._batcher.rows
+    before = rows.num_positions
+    engine.submit(ChatRequest(messages, TextSettings()), events.put)
+    second = wait(events)[-1].result
+    num_whole = len(nano.processor.encode_chat(messages))
+    num_new = rows.num_positions - before - (second.num_tokens - 1)
+    assert num_new <= num_whole - len(nano.processor.encode_chat(first.messages)) + 1
+    assert second.text == nano.chat(messages).text
+
+
 def test_a_cancelled_request_ends_as_cancelled(engine, nano):
     events: queue.Queue = queue.Queue()
     job = engine.submit(DrawRequest("a red star", 3, nano.build_sampling()), events.put)
