@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import open_clip
 import torch
@@ -23,6 +24,8 @@ CLIP_PARTS = {
     "visual.trunk.blocks.": "encoder.blocks.",
     "text.": "text_encoder.",
 }
+
+MAX_REASON = 200  # characters of a library's error
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +96,13 @@ def read_clip(name: str, weights: str) -> Mapping[str, Tensor]:
         )
     remedy = "name a .safetensors file as init_from.clip_weights"
     with explain_download(f"{name} ({weights})", revision=None, expected=remedy):
-        return open_clip.create_model(name, pretrained=weights).state_dict()
+        try:
+            return open_clip.create_model(name, pretrained=weights).state_dict()
+        except RuntimeError as error:  # open_clip's own, around that of the hub
+            reason = shorten(str(error), MAX_REASON)
+            raise FileNotFoundError(
+                f"no weights {weights} of {name}: {reason}; {remedy}"
+            ) from error
 
 
 @torch.no_grad()

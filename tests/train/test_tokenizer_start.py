@@ -68,6 +68,20 @@ def test_clip_weights_of_other_sizes_or_unknown_names_are_refused(tmp_path: Path
         read_clip("ViTamin-L", "laion")
 
 
+def test_clip_weights_that_cannot_be_fetched_say_what_to_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(name: str, *, pretrained: str) -> None:
+        raise RuntimeError(f"Failed to download weights for tag {pretrained!r}: no connection.")
+
+    monkeypatch.setattr(open_clip, "create_model", fail)
+    message = (
+        r"no weights datacomp1b of ViTamin-L: Failed .*; name a \.safetensors file as init_from"
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        read_clip("ViTamin-L", "datacomp1b")
+
+
 def test_a_tokenizer_gives_its_weights_but_not_its_drop_path(tmp_path: Path) -> None:
     model = build_tiny_tokenizer()
     model.save_pretrained(tmp_path)
