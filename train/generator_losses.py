@@ -61,6 +61,7 @@ class GeneratorLosses:
         """
         total, values = self._latent_losses(output)
         if self.weights.reconstructs:
+            assert output.reconstruction is not None
             pixels = batch.pixels[:: len(batch.pixels) // len(output.reconstruction)]
             seeds = batch.seeds[:: len(batch.seeds) // len(pixels)]
             rebuilt = output.reconstruction.float()

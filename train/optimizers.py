@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from train.config import RunConfig
+from train.muon import Float32Muon
 
 OptimizerName = Literal["adamw", "muon"]
 OUTPUT_LAYERS = ("lm_head", "to_logits")  # as with embeddings, their rows are classes, not features
@@ -27,6 +28,12 @@ class OptimConfig(RunConfig):
     clip_grad: float = Field(default=10.0, gt=0)
 
 
+class GeneratorOptimConfig(OptimConfig):
+    """The tokenizer's own."""
+
+    optimizer: OptimizerName = "adamw"  # muon: our addition, see train/muon.py
+
+
 def build_optimizers(
     model: nn.Module,
     name: OptimizerName,
@@ -41,11 +48,8 @@ def build_optimizers(
     update it makes orthogonal and scales to the size of an AdamW update, and leaves the rest to
     AdamW. No weight decay on biases, norms and other one-dimensional tensors.
     """
-    params = [param for param in model.parameters() if param.requires_grad]
     matrices = hidden_matrices(model) if name == "muon" else []
-    taken = {id(param) for param in matrices}
-    rest = [param for param in params if id(param) not in taken]
-    groups = decay_groups(rest, weight_decay)
+    groups = decay_groups(_learning(model, without=matrices), weight_decay)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
     ]
@@ -57,21 +61,41 @@ def build_optimizers(
     return optimizers
 
 
+def build_tokenizer_optimizers(
+    model: nn.Module, settings: GeneratorOptimConfig, *, zero1: bool
+) -> list[torch.optim.Optimizer]:
+    """One AdamW, which `zero1` may share out, or Muon on hidden matrices and AdamW on the rest."""
+    if settings.optimizer == "adamw":
+        return [build_adamw(model, settings, zero1=zero1)]
+    matrices = hidden_matrices(model)
+    muon = Float32Muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay)
+    return [build_adamw(model, settings, without=matrices), muon]
+
+
 def build_adamw(
-    model: nn.Module, settings: OptimConfig, *, zero1: bool = False
+    model: nn.Module,
+    settings: OptimConfig,
+    *,
+    zero1: bool = False,
+    without: Sequence[Tensor] = (),
 ) -> torch.optim.Optimizer:
-    """AdamW in one pass over the parameters that learn.
+    """AdamW in one pass over the parameters that learn, but those it goes `without`.
 
     With `zero1` each of several processes keeps its share of the moments (arXiv 1910.02054,
     stage 1).
     """
-    groups = decay_groups(
-        [param for param in model.parameters() if param.requires_grad], settings.weight_decay
-    )
+    groups = decay_groups(_learning(model, without=without), settings.weight_decay)
     options: dict[str, Any] = {"lr": settings.lr, "betas": settings.betas, "eps": settings.eps}
     if zero1 and PartialState().num_processes > 1:
         return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, fused=True, **options)
     return torch.optim.AdamW(groups, fused=True, **options)
+
+
+def _learning(model: nn.Module, *, without: Sequence[Tensor]) -> list[Tensor]:
+    left_out = {id(param) for param in without}
+    return [
+        param for param in model.parameters() if param.requires_grad and id(param) not in left_out
+    ]
 
 
 def decay_groups(params: Sequence[Tensor], weight_decay: float) -> list[dict[str, Any]]:

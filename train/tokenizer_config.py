@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from train.config import RunConfig
 from train.discriminator import DiscriminatorConfig
-from train.optimizers import OptimConfig
+from train.optimizers import GeneratorOptimConfig, OptimConfig
 from train.perceptual import PerceptualConfig
 from train.picture_config import PictureSourceConfig, TokenizerDataConfig
 from train.tokenizer_start import StartConfig
@@ -140,7 +140,7 @@ class TokenizerConfig(RunConfig):
     weights: LossWeights = LossWeights()
     perceptual: PerceptualConfig = PerceptualConfig()
     adversary: AdversaryConfig = AdversaryConfig()
-    optim: OptimConfig = OptimConfig()
+    optim: GeneratorOptimConfig = GeneratorOptimConfig()
     ema_decay: float | None = Field(default=None, gt=0, lt=1)  # None: no averaged weights
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = False
@@ -158,5 +158,14 @@ class TokenizerConfig(RunConfig):
             raise ValueError(
                 "watch.scores.zero_shot compares pictures with texts, which weights.clip 0 leaves "
                 "untrained; give it a weight, or set watch.scores.zero_shot=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_zero1(self) -> "TokenizerConfig":
+        if self.zero1 and self.optim.optimizer != "adamw":
+            raise ValueError(
+                "zero1 shares out the state of AdamW, got optim.optimizer "
+                f"{self.optim.optimizer}; set zero1 to false, or optim.optimizer to adamw"
             )
         return self

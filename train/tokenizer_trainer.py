@@ -24,7 +24,7 @@ from train.adversary import Adversary
 from train.block_settings import compile_blocks, recompute_blocks
 from train.contrastive_cache import ContrastiveCache, cache_contrastive
 from train.generator_losses import GeneratorLosses, freeze_idle
-from train.optimizers import build_adamw
+from train.optimizers import build_tokenizer_optimizers
 from train.schedules import cosine_rate
 from train.step_checkpoints import StepCheckpoints, passing_buffers, restore_passing_buffers
 from train.step_log import StepClock, StepLog
@@ -62,7 +62,11 @@ class TokenizerTrainer:
         self.scores = scores
         self.folder = Path(config.output)
         freeze_idle(model, config.weights)
-        self.forward = TokenizerForward(model, decode_every=config.batch.decode_every)
+        self.forward = TokenizerForward(
+            model,
+            decode_every=config.batch.decode_every if config.weights.reconstructs else None,
+            use_texts=config.weights.clip > 0,
+        )
         if config.gradient_checkpointing:
             recompute_blocks(model)
         model.to(accelerator.device)
@@ -70,7 +74,7 @@ class TokenizerTrainer:
         if config.compile:
             compile_blocks(model)
         self.wrapped = accelerator.prepare_model(self.forward)
-        self.optimizer = build_adamw(model, config.optim, zero1=config.zero1)
+        self.optimizers = build_tokenizer_optimizers(model, config.optim, zero1=config.zero1)
         self.adversary = (
             Adversary(config.adversary, accelerator, num_steps=config.steps)
             if config.weights.gan
@@ -150,6 +154,7 @@ class TokenizerTrainer:
         self.accelerator.backward(surrogate)
         values |= {"usage": output.usage, "logit_scale": output.logit_scale.detach()}
         if self.adversary is not None and self.adversary.is_active(self.step):
+            assert output.reconstruction is not None  # gan needs a reconstruction loss
             every = self.config.batch.decode_every
             values |= self.adversary.backward(
                 part.pixels[::every],
@@ -199,15 +204,17 @@ class TokenizerTrainer:
             warmup_steps=round(optim.warmup_share * steps),
             final_ratio=optim.final_lr_share,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         return rate
 
     def _update(self) -> dict[str, float]:
         """One step of each optimizer; returns the norms of their gradients."""
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         norms = {"grad_norm": norm.item()}
         if self.adversary is not None and self.adversary.is_active(self.step):
             norms["grad_norm/discriminator"] = self.adversary.update(self.step).item()
@@ -269,8 +276,9 @@ class TokenizerTrainer:
 
     def save(self) -> None:
         """Write a checkpoint; all processes take part, the first one writes."""
-        if isinstance(self.optimizer, ZeroRedundancyOptimizer):
-            self.optimizer.consolidate_state_dict(to=0)
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, ZeroRedundancyOptimizer):
+                optimizer.consolidate_state_dict(to=0)
         processes = gather_object([self._process_state()])
         if self.accelerator.is_main_process:
             self.checkpoints.save({**self._shared_state(), "processes": processes}, self.step)
@@ -287,7 +295,8 @@ class TokenizerTrainer:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         restore_passing_buffers(self.model, state["passing_buffers"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         if self.adversary is not None:
             self.adversary.load_state_dict(state["adversary"])
         if self.average is not None:
@@ -306,7 +315,7 @@ class TokenizerTrainer:
             "step": self.step,
             "model": self.model.state_dict(),
             "passing_buffers": passing_buffers(self.model),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "adversary": None if self.adversary is None else self.adversary.state_dict(),
             "average": None if self.average is None else self.average.model.state_dict(),
         }

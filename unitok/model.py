@@ -40,7 +40,7 @@ MAX_LOGIT_SCALE = math.log(100)
 class UniTokOutput:
     """What training needs of one batch."""
 
-    reconstruction: Tensor  # (B, 3, H, W) of the pictures that were decoded, not clamped
+    reconstruction: Tensor | None  # (B, 3, H, W) of what was decoded, not clamped; None: nothing
     image_features: Tensor  # (B, E), l2-normalised
     text_features: Tensor | None  # (B, E), l2-normalised; None without texts
     logit_scale: Tensor  # scalar, after exp
@@ -236,17 +236,20 @@ class UniTok(nn.Module):
         return build_text_tokenizer(config.text_vocab_size, config.text_context_length)(texts)
 
     def forward(
-        self, pixels: Tensor, text_ids: Tensor | None = None, *, decode_every: int = 1
+        self, pixels: Tensor, text_ids: Tensor | None = None, *, decode_every: int | None = 1
     ) -> UniTokOutput:
         """Pixels, and text ids (B, T) if there are any, -> everything the losses need.
 
-        Of the pictures, only every `decode_every`-th is decoded, beginning with the first.
+        Of the pictures, only every `decode_every`-th is decoded, beginning with the first; None
+        decodes none.
         """
         latents_BLC = self.encode_latents(pixels)
         quantized = self.quantizer(latents_BLC)
         features_BLC = self._project_back(quantized.quantized)
         return UniTokOutput(
-            reconstruction=self.decoder(features_BLC[::decode_every], self.grid(pixels)),
+            reconstruction=None
+            if decode_every is None
+            else self.decoder(features_BLC[::decode_every], self.grid(pixels)),
             image_features=self._pool(features_BLC),
             text_features=None if text_ids is None else self.encode_text(text_ids),
             logit_scale=self.logit_scale.exp(),

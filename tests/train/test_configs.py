@@ -15,12 +15,12 @@ from train.config import load_config
 from train.deepspeed_settings import find_deepspeed
 from train.extraction import ExtractConfig
 from train.nano import NanoConfig
+from train.optimizers import GeneratorOptimConfig
 from train.stage_config import StageConfig
 from train.tokenizer_config import (
     AdversaryConfig,
     BatchConfig,
     LossWeights,
-    OptimConfig,
     TokenizerConfig,
 )
 from train.tokenizer_start import StartConfig
@@ -123,7 +123,7 @@ def test_the_large_run_is_the_published_one() -> None:
     config = load_tokenizer_run("large_256")
     assert config.batch.size * config.steps == 1_280_000_000
     assert config.weights == LossWeights()
-    assert config.optim == OptimConfig()
+    assert config.optim == GeneratorOptimConfig()
     assert config.adversary == AdversaryConfig()
     assert config.model.drop_path == 0.1
     assert config.ema_decay is None
@@ -134,7 +134,7 @@ def test_the_large_run_is_the_published_one() -> None:
 
 
 def test_published_numbers_are_the_defaults() -> None:
-    weights, optim, adversary = LossWeights(), OptimConfig(), AdversaryConfig()
+    weights, optim, adversary = LossWeights(), GeneratorOptimConfig(), AdversaryConfig()
     assert (weights.l1, weights.l2, weights.lpips, weights.gan) == (0.2, 1.0, 1.0, 0.4)
     assert (weights.vq, weights.clip, weights.edge, weights.entropy) == (1.0, 1.0, 0, 0)
     assert (optim.lr, optim.betas, optim.eps) == (5e-4, (0.9, 0.95), 1e-6)
@@ -150,3 +150,9 @@ def test_a_batch_of_which_no_nth_picture_is_decoded_and_a_lone_adversary_are_ref
         BatchConfig(size=8, vae_batch=3)
     with pytest.raises(ValueError, match=r"weights\.gan is relative to the reconstruction losses"):
         LossWeights(l1=0, l2=0, lpips=0)
+
+
+def test_zero1_is_refused_with_muon() -> None:
+    changes = ["zero1=true", "optim.optimizer=muon"]
+    with pytest.raises(ValueError, match="zero1 shares out the state of AdamW"):
+        load_config(TokenizerConfig, CONFIGS / "tokenizer_nano.yaml", changes)

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from mllm.model import UniTokMLLM
 from tests.mllm.tiny_pipeline import build_tiny_config, build_tiny_tokenizer
-from train.optimizers import OptimizerName, build_optimizers, hidden_matrices
+from train.muon import Float32Muon
+from train.optimizers import (
+    GeneratorOptimConfig,
+    OptimizerName,
+    build_optimizers,
+    build_tokenizer_optimizers,
+    hidden_matrices,
+)
 
 
 def build_tiny_mllm() -> UniTokMLLM:
@@ -65,3 +72,30 @@ def test_a_step_of_muon_is_orthogonal_and_of_the_size_of_adamw_s() -> None:
     scales = torch.linalg.svdvals(step) / (0.2 * 16**0.5)
     assert scales.min() > 0.5
     assert scales.max() < 1.5
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_tokenizer_s_optimizers_train_every_parameter_once(name: OptimizerName) -> None:
+    model = build_tiny_tokenizer()
+    settings = GeneratorOptimConfig(optimizer=name)
+    trained = params_of(build_tokenizer_optimizers(model, settings, zero1=False))
+    assert sorted(map(id, trained)) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8)])
+def test_muon_in_float32_takes_the_steps_of_torch_s(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator)
+    ours, theirs = (nn.Parameter(start.clone()) for _ in range(2))
+    settings = {"lr": 0.1, "weight_decay": 0.5}
+    optimizers = (
+        Float32Muon([ours], **settings),
+        torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **settings),
+    )
+    for _ in range(3):
+        ours.grad = torch.randn(shape, generator=generator)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    # Three steps of about 0.02 each; the largest error measured is 0.0024, torch's in bfloat16.
+    torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=0)

@@ -246,7 +246,7 @@ def test_gradients_are_clipped_after_their_norm_is_logged(
         grads = [each.grad.norm() for each in trainer.model.parameters() if each.grad is not None]
         seen.append(torch.stack(grads).norm().item())
 
-    monkeypatch.setattr(trainer.optimizer, "step", measure)
+    monkeypatch.setattr(trainer.optimizers[0], "step", measure)
     values = trainer._train_step(trainer._parts(next(trainer.data.batches(0))))
     assert values["grad_norm"] > 1
     assert seen == [pytest.approx(0.5, rel=1e-4)]
