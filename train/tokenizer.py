@@ -8,7 +8,7 @@ end model/ (and model_ema/), which `from_pretrained` and `init_from.tokenizer` t
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,8 +43,28 @@ PREVIEW_SEED = 2**63 - 1  # of an order that no training is likely to have
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+def initial_weights(config: TokenizerConfig) -> UniTok:
+    """The model that the config describes, as training begins."""
+    return initial_model(config.model, config.init_from)
+
+
 def train_tokenizer(config: TokenizerConfig, *, resume: bool = False) -> bool:
     """One run; returns False when a signal stopped it before its end (state is saved)."""
+    trainer = open_run(config, resume=resume)
+    finished = trainer.run()
+    if finished and trainer.accelerator.is_main_process:
+        save_result(trainer)
+    trainer.accelerator.end_training()
+    return finished
+
+
+def open_run(
+    config: TokenizerConfig,
+    *,
+    resume: bool,
+    build_model: Callable[[TokenizerConfig], UniTok] = initial_weights,
+) -> TokenizerTrainer:
+    """All that a run needs, with its folder begun or its newest checkpoint loaded."""
     check_trackers(config.watch.report_to)
     accelerator = build_accelerator(config)
     data = open_data(config, accelerator)
@@ -52,7 +72,7 @@ def train_tokenizer(config: TokenizerConfig, *, resume: bool = False) -> bool:
     scores = open_scores(config, accelerator)
     with accelerator.main_process_first():  # what is downloaded is there for the others
         set_seed(config.seed)
-        model = initial_model(config.model, config.init_from)
+        model = build_model(config)
     trainer = TokenizerTrainer(
         config, model, accelerator=accelerator, data=data, preview=preview, scores=scores
     )
@@ -62,11 +82,7 @@ def train_tokenizer(config: TokenizerConfig, *, resume: bool = False) -> bool:
     if resume:
         trainer.resume()
     start_trackers(trainer)
-    finished = trainer.run()
-    if finished and accelerator.is_main_process:
-        save_result(trainer)
-    accelerator.end_training()
-    return finished
+    return trainer
 
 
 def build_accelerator(config: TokenizerConfig) -> Accelerator:

@@ -25,7 +25,63 @@ class QuantizerOutput:
     usage: Tensor  # scalar: percent of the entries that this batch uses, mean over codebooks
 
 
-class MultiCodebookQuantizer(nn.Module):
+class CodeCounter(nn.Module):
+    """What every quantizer has: K sub-codes of V values each, checked and counted."""
+
+    def __init__(self, num_codebooks: int, codebook_size: int) -> None:
+        super().__init__()
+        self.num_codebooks = num_codebooks
+        self.codebook_size = codebook_size
+        self.register_buffer("vocab_usage_KV", torch.zeros(num_codebooks, codebook_size))
+        self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.vocab_usage_KV: Tensor
+        self.num_updates: Tensor
+
+    def check_codes(self, codes_BLK: Tensor) -> None:
+        """Raise ValueError unless codes are (B, L, K) and every sub-code lies in 0..V-1."""
+        if codes_BLK.is_floating_point() or codes_BLK.dtype == torch.bool:
+            raise ValueError(
+                f"codes must be integers, got {codes_BLK.dtype}; convert them to int64"
+            )
+        if codes_BLK.ndim != 3 or codes_BLK.shape[-1] != self.num_codebooks:
+            raise ValueError(
+                f"codes must be (B, L, {self.num_codebooks}), got {tuple(codes_BLK.shape)}; "
+                "official UniTok files are (B, K, L): transpose(1, 2) first"
+            )
+        if not codes_BLK.numel():
+            raise ValueError(f"codes hold no visual token: their shape is {tuple(codes_BLK.shape)}")
+        low, high = int(codes_BLK.min()), int(codes_BLK.max())
+        if low < 0 or high >= self.codebook_size:
+            raise ValueError(
+                f"sub-codes must lie in 0..{self.codebook_size - 1}, got {low}..{high}; "
+                "these codes belong to another tokenizer"
+            )
+
+    @torch.no_grad()
+    def _track_usage(self, codes_BLK: Tensor) -> Tensor:
+        """Percent of entries in use in this batch (over all processes); keeps a running average."""
+        counts_KV = self._count(codes_BLK)
+        if self.training and dist.is_available() and dist.is_initialized():
+            dist.all_reduce(counts_KV)
+        probs_KV = counts_KV / counts_KV.sum(dim=-1, keepdim=True)
+        if self.training:
+            momentum = 0.9 if self.num_updates < FAST_UPDATES else 0.99
+            if self.num_updates == 0:
+                momentum = 0.0
+            self.vocab_usage_KV.lerp_(probs_KV.to(self.vocab_usage_KV.dtype), 1 - momentum)
+            self.num_updates += 1
+        used = probs_KV > USED_SHARE / self.codebook_size
+        return 100 * used.float().mean()
+
+    def _count(self, codes_BLK: Tensor) -> Tensor:
+        """How often each entry occurs, (K, V) float."""
+        flat_KN = codes_BLK.flatten(0, 1).T
+        # float32 whatever the model's type is: bfloat16 cannot count beyond 256.
+        counts_KV = torch.zeros_like(self.vocab_usage_KV, dtype=torch.float32)
+        return counts_KV.scatter_add_(1, flat_KN, torch.ones_like(flat_KN, dtype=torch.float32))
+
+
+class MultiCodebookQuantizer(CodeCounter):
     """K codebooks of V entries, each D wide; nearest entry by cosine similarity."""
 
     def __init__(
@@ -38,9 +94,7 @@ class MultiCodebookQuantizer(nn.Module):
         frozen: bool = False,
     ) -> None:
         """`frozen` codebooks are a buffer: a loaded parameter would ask for gradients again."""
-        super().__init__()
-        self.num_codebooks = num_codebooks
-        self.codebook_size = codebook_size
+        super().__init__(num_codebooks, codebook_size)
         self.commitment_weight = commitment_weight
         bound = codebook_dim**-0.5 / INIT_SCALE
         shape = (num_codebooks, codebook_size, codebook_dim)
@@ -49,10 +103,6 @@ class MultiCodebookQuantizer(nn.Module):
             self.register_buffer("codebooks_KVD", codebooks_KVD)
         else:
             self.codebooks_KVD = nn.Parameter(codebooks_KVD)
-        self.register_buffer("vocab_usage_KV", torch.zeros(num_codebooks, codebook_size))
-        self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64), persistent=False)
-        self.vocab_usage_KV: Tensor
-        self.num_updates: Tensor
 
     def encode(self, latents_BLC: Tensor) -> Tensor:
         """Nearest entry of every codebook, as codes (B, L, K) int64."""
@@ -86,26 +136,6 @@ class MultiCodebookQuantizer(nn.Module):
         with torch.autocast(z_NKD.device.type, enabled=False):
             return torch.einsum("nkd,kvd->nkv", z_NKD, self._unit_codebooks())
 
-    def check_codes(self, codes_BLK: Tensor) -> None:
-        """Raise ValueError unless codes are (B, L, K) and every sub-code lies in 0..V-1."""
-        if codes_BLK.is_floating_point() or codes_BLK.dtype == torch.bool:
-            raise ValueError(
-                f"codes must be integers, got {codes_BLK.dtype}; convert them to int64"
-            )
-        if codes_BLK.ndim != 3 or codes_BLK.shape[-1] != self.num_codebooks:
-            raise ValueError(
-                f"codes must be (B, L, {self.num_codebooks}), got {tuple(codes_BLK.shape)}; "
-                "official UniTok files are (B, K, L): transpose(1, 2) first"
-            )
-        if not codes_BLK.numel():
-            raise ValueError(f"codes hold no visual token: their shape is {tuple(codes_BLK.shape)}")
-        low, high = int(codes_BLK.min()), int(codes_BLK.max())
-        if low < 0 or high >= self.codebook_size:
-            raise ValueError(
-                f"sub-codes must lie in 0..{self.codebook_size - 1}, got {low}..{high}; "
-                "these codes belong to another tokenizer"
-            )
-
     def _unit_codebooks(self) -> Tensor:
         return F.normalize(self.codebooks_KVD.float(), dim=-1)
 
@@ -124,26 +154,3 @@ class MultiCodebookQuantizer(nn.Module):
     def _gather(self, codes_BLK: Tensor, unit_books_KVD: Tensor) -> Tensor:
         offsets_K = torch.arange(self.num_codebooks, device=codes_BLK.device) * self.codebook_size
         return F.embedding(codes_BLK + offsets_K, unit_books_KVD.flatten(0, 1))
-
-    @torch.no_grad()
-    def _track_usage(self, codes_BLK: Tensor) -> Tensor:
-        """Percent of entries in use in this batch (over all processes); keeps a running average."""
-        counts_KV = self._count(codes_BLK)
-        if self.training and dist.is_available() and dist.is_initialized():
-            dist.all_reduce(counts_KV)
-        probs_KV = counts_KV / counts_KV.sum(dim=-1, keepdim=True)
-        if self.training:
-            momentum = 0.9 if self.num_updates < FAST_UPDATES else 0.99
-            if self.num_updates == 0:
-                momentum = 0.0
-            self.vocab_usage_KV.lerp_(probs_KV.to(self.vocab_usage_KV.dtype), 1 - momentum)
-            self.num_updates += 1
-        used = probs_KV > USED_SHARE / self.codebook_size
-        return 100 * used.float().mean()
-
-    def _count(self, codes_BLK: Tensor) -> Tensor:
-        """How often each entry occurs, (K, V) float."""
-        flat_KN = codes_BLK.flatten(0, 1).T
-        # float32 whatever the model's type is: bfloat16 cannot count beyond 256.
-        counts_KV = torch.zeros_like(self.vocab_usage_KV, dtype=torch.float32)
-        return counts_KV.scatter_add_(1, flat_KN, torch.ones_like(flat_KN, dtype=torch.float32))
