@@ -303,6 +303,7 @@ def serve(
         bool,
         typer.Option("--fetch-images", help="Fetch pictures that are named by their web address."),
     ] = False,
+    web: Annotated[bool, typer.Option("--web", help="Serve the web page, too.")] = False,
     model: Model = "nano",
     revision: Revision = None,
     tokenizer: Tokenizer = None,
@@ -313,6 +314,7 @@ def serve(
 
     \b
     unitok serve
+    unitok serve --web
     unitok serve --port 9000 --max-waiting 16 --fetch-images
     unitok serve --host 0.0.0.0 --api-key KEY --allow-host gpu.example.org
     """
@@ -321,9 +323,11 @@ def serve(
 
     name, hosts, origins = public_name(model), allow_host or (), allow_origin or ()
     options = ServerOptions(
-        host, port, name, api_key, max_waiting, hosts, origins, fetch_images=fetch_images
+        *(host, port, name, api_key, max_waiting, hosts, origins),
+        fetch_images=fetch_images,
+        has_page=web,
     )
-    run = load_server()
+    run = load_server(has_page=web)
     pipeline = load_pipeline(model, revision, tokenizer=tokenizer, device=device, dtype=dtype)
     run(pipeline, options, announce)
 

@@ -40,6 +40,10 @@ def build_app(service: Service) -> FastAPI:
         exception_handlers={HTTPException: answer_http_error},
     )
     add_api(app, service)
+    if service.options.has_page:
+        from mllm.web import mount_page  # takes seconds
+
+        mount_page(app, service.jobs.engine, service.pipeline)
     return app
 
 

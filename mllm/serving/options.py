@@ -41,6 +41,7 @@ class ServerOptions:
     allow_hosts: Sequence[str] = ()  # names under which others reach the server
     allow_origins: Sequence[str] = ()  # sites whose pages may ask
     fetch_images: bool = False  # whether a picture may be named by its address
+    has_page: bool = False  # whether the web page is served too
     drain_seconds: float = 20.0  # for what is in work when the server is told to stop
     limits: Limits = Limits()
 

@@ -13,9 +13,10 @@ Serve: TypeAlias = "Callable[[Pipeline, ServerOptions, Callable[[str], None]], N
 PACKAGES = ("fastapi", "h11", "prometheus_client", "uvicorn")
 
 
-def load_server() -> Serve:
+def load_server(*, has_page: bool = False) -> Serve:
     """The function that serves; raises RuntimeError with the remedy if a package is missing."""
-    missing = [name for name in PACKAGES if find_spec(name) is None]
+    needed = (*PACKAGES, "gradio") if has_page else PACKAGES
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise RuntimeError(
             f"serving needs packages that are not installed: {', '.join(missing)}; run "

@@ -103,7 +103,7 @@ def serve(pipeline: Pipeline, options: ServerOptions, announce: Callable[[str], 
         build_app(service),
         service.jobs,
         drain_seconds=options.drain_seconds,
-        on_start=lambda: announce(f"{options.model_name} answers at {address_of(listening)}/v1"),
+        on_start=lambda: announce(describe_start(options, address_of(listening))),
     )
     try:
         server.run(sockets=[listening])
@@ -111,6 +111,11 @@ def serve(pipeline: Pipeline, options: ServerOptions, announce: Callable[[str], 
         service.jobs.stop()
         engine.close()
     announce("stopped")
+
+
+def describe_start(options: ServerOptions, address: str) -> str:
+    page = f"; the page is at {address}" if options.has_page else ""
+    return f"{options.model_name} answers at {address}/v1{page}"
 
 
 def log_requests() -> None:

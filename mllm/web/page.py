@@ -2,6 +2,7 @@
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from mllm.engine import Engine
 from mllm.pipeline import Pipeline
@@ -29,7 +30,8 @@ def build_page(engine: Engine, pipeline: Pipeline) -> gr.Blocks:
 
 def mount_page(app: FastAPI, engine: Engine, pipeline: Pipeline, *, path: str = "/") -> FastAPI:
     """Serve the page at `path` of `app`."""
-    app.add_middleware(InterfaceGuard, path=path)
+    # The innermost: whatever the server checks itself comes first.
+    app.user_middleware.append(Middleware(InterfaceGuard, path=path))
     return gr.mount_gradio_app(
         app,
         build_page(engine, pipeline),
