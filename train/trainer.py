@@ -22,6 +22,7 @@ from train.mfu import utilisation
 from train.run_log import SKIPPED_FILE, TERMS, LogCounts, RunLog, mean_loss, mean_losses
 from train.stage_config import StageOptimConfig
 from train.stage_optimizer import build_stage_optimizer
+from train.stop_request import leave_signals_to_parent
 
 
 class MLLMTrainer(Trainer):
@@ -96,6 +97,15 @@ class MLLMTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         # The mixture is shuffled already; a second shuffle would depend on the random state.
         return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        loader = super()._get_dataloader(*args, **kwargs)
+        # Workers stay when a signal comes to the whole process group: the step at hand needs them.
+        # accelerate's loader wraps the one that starts them; samples draw from their number alone,
+        # so the random seeds that the Trainer gives its workers are not missed.
+        wrapped: Any = loader
+        wrapped.base_dataloader.worker_init_fn = leave_signals_to_parent
+        return loader
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:

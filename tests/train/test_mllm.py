@@ -1,6 +1,7 @@
 """One stage on CPU: it learns, freezes, resumes exactly and leaves a model behind."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -93,11 +94,15 @@ def test_the_loss_curve_is_the_stored_one(finished: Path) -> None:
 
 
 class StopAt(TrainerCallback):
+    """SIGTERM in a step, to this process and, as clusters send it, to those that it has started."""
+
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_step_begin(self, args, state, control, **_) -> None:
         if state.global_step == self.step - 1:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -124,6 +129,19 @@ def test_a_stopped_and_resumed_stage_ends_with_the_same_weights(
     config = build_config(materials, tmp_path / "parts")
     run_until(3, config, monkeypatch)
     assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3").is_dir()
+    assert run_stage(config, resume=True)
+    assert_same_weights(finished, tmp_path / "parts")
+
+
+def test_a_signal_to_the_workers_that_read_data_too_saves_and_the_resumed_run_is_the_same(
+    finished: Path, materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = build_config(materials, tmp_path / "parts")
+    data = config.data.model_copy(update={"num_workers": 1})
+    config = config.model_copy(update={"data": data})
+    run_until(3, config, monkeypatch)
+    assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3" / COMPLETE_FILE).is_file()
+    assert not (tmp_path / "parts" / "model").exists()
     assert run_stage(config, resume=True)
     assert_same_weights(finished, tmp_path / "parts")
 
