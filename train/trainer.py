@@ -14,8 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 
 from mllm.loss import LossTerms, count_learned
 from train.mfu import utilisation
@@ -23,6 +29,16 @@ from train.run_log import SKIPPED_FILE, TERMS, LogCounts, RunLog, mean_loss, mea
 from train.stage_config import StageOptimConfig
 from train.stage_optimizer import build_stage_optimizer
 from train.stop_request import leave_signals_to_parent
+
+
+class ValidateAtEnd(TrainerCallback):
+    """Validates the result too, whatever step it comes at."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if args.eval_strategy != IntervalStrategy.NO and state.global_step == state.max_steps:
+            control.should_evaluate = True
 
 
 class MLLMTrainer(Trainer):
@@ -158,12 +174,9 @@ class MLLMTrainer(Trainer):
     ) -> dict[str, float]:
         """Mean losses over the held-out rows, over all processes; not counted as training time."""
         started = time.monotonic()
-        loader = self.get_eval_dataloader(eval_dataset)
-        sums = self._evaluation_sums(loader)
-        metrics = {
-            f"{metric_key_prefix}_{name}": value
-            for name, value in mean_losses(sums, self.validation_names).items()
-        }
+        sums, num_skipped = self._evaluation_sums(self.get_eval_dataloader(eval_dataset))
+        values = {**mean_losses(sums, self.validation_names), "skipped_samples": num_skipped}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(metrics)
         self.run_log.leave_out(time.monotonic() - started)
         self.control = self.callback_handler.on_evaluate(
@@ -172,17 +185,24 @@ class MLLMTrainer(Trainer):
         return metrics
 
     @torch.no_grad()
-    def _evaluation_sums(self, loader: DataLoader[Any]) -> Tensor:
+    def _evaluation_sums(self, loader: DataLoader[Any]) -> tuple[Tensor, int]:
+        """Losses (sources, 4), as in RunLog, and the number of samples that were left out."""
         model = self.model_wrapped
         was_training = model.training
         model.eval()
         sums = torch.zeros(
             len(self.validation_names), len(TERMS), dtype=torch.float64, device=self.args.device
         )
+        num_skipped = 0
         for batch in loader:
-            batch.pop("skipped")
+            skipped = batch.pop("skipped")
+            num_skipped += len(skipped)
+            step = self.state.global_step
+            self.run_log.list_skipped(skipped, names=self.validation_names, step=step)
             with self.compute_loss_context_manager():
                 by_group = model(**self._prepare_inputs(batch)).loss_terms.by_group
             sums[: len(by_group)] += by_group.to(sums.device)
         model.train(was_training)
-        return self.accelerator.reduce(sums, reduction="sum")
+        own = torch.tensor([num_skipped], device=self.args.device)
+        reduce = self.accelerator.reduce
+        return reduce(sums, reduction="sum"), int(reduce(own, reduction="sum").item())
