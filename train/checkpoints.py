@@ -1,4 +1,7 @@
-"""Checkpoints of a staged training: complete or named as damaged, and saved when a signal comes."""
+"""Checkpoints of a staged training: complete or named as damaged, and saved when a signal comes.
+
+Processes share the work of reading a checkpoint's files for their checksums.
+"""
 
 import json
 import logging
@@ -6,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from eval.file_hashes import sha256_of
 from train.stop_request import StopRequest
 from unitok.files import atomic_write, read_json
 
+CHECKPOINTS_FOLDER = "checkpoints"  # in a run folder
 COMPLETE_FILE = "complete.json"  # written last: a checkpoint without it was cut off
 
 logger = logging.getLogger(__name__)
@@ -23,34 +29,24 @@ class CompleteMarker(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         PartialState().wait_for_everyone()
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        mark = {"processes": PartialState().num_processes, "sha256": file_checksums(folder)}
         if state.is_world_process_zero:
-            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             with atomic_write(folder / COMPLETE_FILE) as temporary:
-                mark = {"processes": PartialState().num_processes, "bytes": file_sizes(folder)}
                 temporary.write_text(json.dumps(mark) + "\n")
 
 
 class StopOnSignal(TrainerCallback):
-    """SIGTERM or Ctrl-C in any process: all save after the step at hand and end."""
+    """A signal to stop in any process: all save after the step at hand and end."""
 
-    def __init__(self) -> None:
-        self._request = StopRequest()
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self._request.__enter__()
+    def __init__(self, request: StopRequest) -> None:
+        self._request = request
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         if self._request.received_anywhere(args.device):
             control.should_save = control.should_training_stop = True
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self._request.__exit__()
 
 
 def find_start(folder: Path) -> Path | None:
@@ -90,25 +86,34 @@ def find_checkpoint(folder: Path, *, step: int | None = None) -> Path:
             f"checkpoint {newest} is incomplete: writing it was cut off; delete it to go on from "
             "the one before"
         )
-    check_sizes(newest)
+    check_files(newest)
     return newest
 
 
-def file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file in a folder and below, but for the mark and files in the making."""
-    return {
-        str(path.relative_to(folder)): path.stat().st_size
+def file_checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file in a folder and below, but for the mark and files in the making.
+
+    All processes call it: each reads its share of the files.
+    """
+    state = PartialState()
+    names = [
+        str(path.relative_to(folder))
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != COMPLETE_FILE and not path.name.startswith(".")
-    }
+    ]
+    # The first process says which files there are: other machines may see them later.
+    (names,) = broadcast_object_list([names])
+    own = names[state.process_index :: state.num_processes]
+    return dict(gather_object([(name, sha256_of(folder / name)) for name in own]))
 
 
-def check_sizes(checkpoint: Path) -> None:
-    """Raise ValueError for files that are not as long as they were when all was written."""
-    found = file_sizes(checkpoint)
-    for name, size in read_json(checkpoint / COMPLETE_FILE)["bytes"].items():
-        if found.get(name) != size:
+def check_files(checkpoint: Path) -> None:
+    """Raise ValueError for a file that is not as it was when all was written."""
+    found = file_checksums(checkpoint)
+    for name, checksum in read_json(checkpoint / COMPLETE_FILE)["sha256"].items():
+        if found.get(name) != checksum:
+            problem = "is not as it was written" if name in found else "is missing"
             raise ValueError(
-                f"checkpoint {checkpoint} is damaged: {name} had {size} bytes, now it has "
-                f"{found.get(name, 'none')}; delete the checkpoint to go on from the one before"
+                f"checkpoint {checkpoint} is damaged: {name} {problem}; delete the checkpoint to "
+                "go on from the one before"
             )

@@ -6,6 +6,7 @@ Handles what the run wrote: whole weights, ZeRO shards or adapters. ZeRO shards 
 DeepSpeed, which unpickles them: consolidate only runs of your own.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -15,13 +16,12 @@ from torch import Tensor
 
 from mllm.console import announce, user_errors
 from mllm.pipeline import Pipeline
-from train.adapters import merge_saved_adapters
-from train.checkpoints import find_checkpoint
+from train.checkpoints import CHECKPOINTS_FOLDER, find_checkpoint
 from train.config import saved_settings
 from train.deepspeed_settings import read_zero
-from train.mllm import CHECKPOINTS
 from train.stage_config import StageConfig
 from train.stage_model import initial_folder
+from train.stage_result import save_merged
 from unitok.checkpoint import load_folder
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -29,20 +29,25 @@ ADAPTER_FILE = "adapter_model.safetensors"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def consolidate(run: Path, output: Path, *, step: int | None = None) -> Path:
-    """Write the newest checkpoint, or that of `step`; returns the checkpoint's folder."""
-    if output.exists() and any(output.iterdir()):
-        raise ValueError(f"{output} is not empty; name a new folder")
+def consolidate(run: Path, output: Path, *, step: int | None = None, force: bool = False) -> Path:
+    """Write the newest checkpoint, or that of `step`; returns the checkpoint's folder.
+
+    `force`: also over a model that is there.
+    """
+    if output.exists() and any(output.iterdir()) and not force:
+        raise ValueError(
+            f"{output} is not empty; pass --force to overwrite it, or name a new folder"
+        )
     config = saved_settings(StageConfig, run)
-    checkpoint = find_checkpoint(run / CHECKPOINTS, step=step)
+    checkpoint = find_checkpoint(run / CHECKPOINTS_FOLDER, step=step)
     start = initial_folder(config.init_from, run, seed=config.seed)
-    pipeline = Pipeline.from_pretrained(start, device="cpu", dtype="float32")
     if (checkpoint / ADAPTER_FILE).is_file():
-        pipeline.model = merge_saved_adapters(pipeline.model, checkpoint)
+        save_merged(checkpoint, output, start=start)
     else:
+        pipeline = Pipeline.from_pretrained(start, device="cpu", dtype="float32")
         is_sharded = config.deepspeed is not None and read_zero(config.deepspeed).stage > 1
         pipeline.model.load_state_dict(read_weights(checkpoint, is_sharded=is_sharded))
-    pipeline.save_pretrained(output)
+        pipeline.save_pretrained(output)
     return checkpoint
 
 
@@ -68,9 +73,11 @@ def main(
     run: Annotated[Path, typer.Argument(help="Run folder of train.mllm")],
     output: Annotated[Path, typer.Option("-o", help="New folder")],
     step: Annotated[int | None, typer.Option(help="By default the newest checkpoint")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks")] = False,
 ) -> None:
-    with user_errors():
-        checkpoint = consolidate(run, output, step=step)
+    with nullcontext() if debug else user_errors():
+        checkpoint = consolidate(run, output, step=step, force=force)
     announce(f"wrote {checkpoint} as {output}")
 
 

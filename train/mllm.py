@@ -8,88 +8,89 @@ samples were left out, and in the end model/, which `--model` and `from_pretrain
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from accelerate import PartialState
-from peft import PeftModel
-from torch import nn
-from transformers import TrainingArguments, set_seed
-from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers import set_seed
 
-from mllm.config import UniTokMLLMConfig
 from mllm.console import announce, quiet_libraries, say, user_errors
-from mllm.image_tokenizer import TOKENIZER_FOLDER
 from mllm.model import UniTokMLLM
-from mllm.pipeline import Pipeline
-from mllm.processor import Processor
-from mllm.text_tokenizer import EOS_ID
-from train.adapters import add_adapters, build_quantization, merge_saved_adapters
-from train.checkpoints import CompleteMarker, StopOnSignal, find_start, step_of
+from train.checkpoints import CHECKPOINTS_FOLDER, StopOnSignal, find_start, step_of
 from train.config import load_config, prepare_run_folder
-from train.deepspeed_settings import settings_for
-from train.dry_run import Machines, describe_stage
-from train.mllm_data import MixtureDataset, MixtureSource, Packer, RowEncoder, open_mixture
-from train.parts import count_parameters, train_only
-from train.samples import DrawSamples
+from train.dry_run import describe_stage
+from train.memory_estimate import Machines
 from train.stage_config import StageConfig
-from train.stage_model import StartPlan, initial_folder, plan_start
+from train.stage_data import StageData, build_packer, open_start
+from train.stage_model import initial_folder
+from train.stage_result import MODEL_FOLDER, save_result
+from train.stage_trainer import (
+    build_trainer,
+    check_attention,
+    choose_trainable,
+    load_start,
+    report_parts,
+    training_arguments,
+)
+from train.stop_request import StopRequest
 from train.trackers import check_trackers, tensorboard_callback
 from train.trainer import MLLMTrainer
 
-CHECKPOINTS = "checkpoints"
-MODEL_FOLDER = "model"
-ADAPTER_FOLDER = "adapter"
-CODEBOOKS = "visual_embedder.quantizer.codebooks_KVD"
-
-logger = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@dataclass(frozen=True, eq=False)
-class StageData:
-    """Samples to learn from and to validate on."""
-
-    training: MixtureDataset
-    validation: MixtureDataset | None
 
 
 def run_stage(config: StageConfig, *, resume: bool = False) -> bool:
     """Train one stage; returns False when a signal stopped it before its end (state is saved)."""
     run = Path(config.output)
-    state = PartialState(cpu=config.device == "cpu")
-    # Both say what is wrong before there is a run folder.
-    check_trackers(config.watch.report_to)
-    _, data = open_start(config)
-    with state.main_process_first():
-        if state.is_main_process:
-            prepare_run_folder(config, run, resume=resume)
-        start = initial_folder(config.init_from, run, seed=config.seed)
+    data, start = prepare_run(config, run, resume=resume)
     arguments = training_arguments(config, run)  # before the model: ZeRO-3 shards it as it loads
     set_seed(config.seed)
     pipeline = load_start(config, start, device=arguments.device)
     trainer = build_trainer(config, arguments, pipeline, data)
     report_parts(trainer)
-    checkpoint = find_start(run / CHECKPOINTS) if resume else None
-    if state.is_main_process:
-        if resume:
-            trainer.run_log.restore(checkpoint)
-        if "tensorboard" in config.watch.report_to:
-            step = 0 if checkpoint is None else step_of(checkpoint)
-            trainer.add_callback(tensorboard_callback(run, step=step))
-    with eager_on_cpu(arguments.device):
+    checkpoint = find_start(run / CHECKPOINTS_FOLDER) if resume else None
+    restore_log(config, trainer, checkpoint, resume=resume)
+    with StopRequest() as stop, eager_on_cpu(arguments.device):
+        trainer.add_callback(StopOnSignal(stop))
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.state.global_step < trainer.state.max_steps:
         return False
     if checkpoint is None:
         trainer.check_learned()
-    save_result(trainer, pipeline, run / MODEL_FOLDER, start=start)
+    save_result(trainer, pipeline, run, start=start)
     return True
+
+
+def prepare_run(config: StageConfig, run: Path, *, resume: bool) -> tuple[StageData, str]:
+    """Open the data and make the run folder; returns the folder of the model to begin with too.
+
+    What can be wrong with settings, data and machine is said before there is a run folder.
+    """
+    state = PartialState(cpu=config.device == "cpu")
+    check_trackers(config.watch.report_to)
+    check_attention(config.attention)
+    _, data = open_start(config)
+    with state.main_process_first():
+        if state.is_main_process:
+            prepare_run_folder(config, run, resume=resume)
+        return data, initial_folder(config.init_from, run, seed=config.seed)
+
+
+def restore_log(
+    config: StageConfig, trainer: MLLMTrainer, checkpoint: Path | None, *, resume: bool
+) -> None:
+    """Let log and TensorBoard go on from a checkpoint, or begin; the main process keeps both."""
+    if not trainer.is_world_process_zero():
+        return
+    if resume:
+        trainer.run_log.restore(checkpoint)
+    if "tensorboard" in config.watch.report_to:
+        step = 0 if checkpoint is None else step_of(checkpoint)
+        trainer.add_callback(tensorboard_callback(Path(config.output), step=step))
 
 
 def eager_on_cpu(device: torch.device) -> AbstractContextManager[Any]:
@@ -97,186 +98,13 @@ def eager_on_cpu(device: torch.device) -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if device.type == "cpu" else nullcontext()
 
 
-def load_start(config: StageConfig, folder: str, *, device: torch.device) -> Pipeline:
-    """What the stage begins with, on the processor: the Trainer places it.
-
-    Layers of 4 bits are made where they will stay. A model that ZeRO-3 cut up as it was loaded is
-    moved here: DeepSpeed would leave its buffers, such as codebooks, where they are. All is
-    float32, but for what adapters leave frozen.
-    """
-    compute_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    quantization = build_quantization(config.lora, compute_dtype=compute_dtype)
-    pipeline = Pipeline.from_pretrained(
-        folder,
-        device="cpu" if quantization is None else device,
-        dtype="float32" if config.lora is None else config.lora.frozen_dtype,
-        quantization=quantization,
-    )
-    if is_deepspeed_zero3_enabled():
-        nn.Module.to(pipeline.model, device)  # transformers' own is annotated for another argument
-    return pipeline
-
-
 def dry_run(config: StageConfig, machines: Machines) -> Iterator[str]:
-    """What the stage would do, line by line; nothing is written and no weight is read."""
+    """What the stage would do, line by line; nothing is written, and no MLLM is loaded."""
     plan, data = open_start(config)
     with torch.device("meta"):
         model = choose_trainable(config, UniTokMLLM(plan.model_config))
     packer = build_packer(plan.model_config)
     yield from describe_stage(config, model, data.training, packer, machines=machines)
-
-
-def open_start(config: StageConfig) -> tuple[StartPlan, StageData]:
-    """All that a stage begins with but its weights."""
-    plan = plan_start(config.init_from)
-    context_length = plan.model_config.text_config.max_position_embeddings
-    if config.data.rows.max_length > context_length:
-        raise ValueError(
-            f"data.rows.max_length is {config.data.rows.max_length}, but the model's context has "
-            f"{context_length} positions; set it to at most that"
-        )
-    fingerprint = plan.model_config.tokenizer_fingerprint
-    return plan, open_data(config, plan.processor, tokenizer_fingerprint=fingerprint)
-
-
-def training_arguments(config: StageConfig, run: Path) -> TrainingArguments:
-    """Our settings in the Trainer's words."""
-    optim, batch, watch = config.optim, config.batch, config.watch
-    return TrainingArguments(
-        output_dir=str(run / CHECKPOINTS),
-        per_device_train_batch_size=batch.samples_per_pack,
-        per_device_eval_batch_size=batch.samples_per_pack,
-        gradient_accumulation_steps=batch.accumulation,
-        num_train_epochs=1,
-        learning_rate=optim.lr,
-        adam_beta1=optim.betas[0],
-        adam_beta2=optim.betas[1],
-        adam_epsilon=optim.eps,
-        weight_decay=optim.weight_decay,
-        max_grad_norm=optim.clip_grad,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": optim.final_lr_share},
-        warmup_steps=optim.warmup_share,
-        bf16=config.precision == "bf16",
-        activation_checkpointing=config.gradient_checkpointing,
-        logging_steps=watch.log_every,
-        save_steps=watch.save_every,
-        save_total_limit=watch.keep_checkpoints,
-        eval_strategy="steps" if config.data.validation else "no",
-        eval_steps=watch.validate_every,
-        # TensorBoard comes with the start, where the step is known.
-        report_to=[name for name in watch.report_to if name != "tensorboard"],
-        run_name=run.name,
-        deepspeed=None
-        if config.deepspeed is None
-        else settings_for(config.deepspeed, config.optim.optimizer),
-        dataloader_num_workers=config.data.num_workers,
-        remove_unused_columns=False,
-        use_cache=True,  # for the result's config.json; a forward pass with labels never caches
-        label_names=["labels"],
-        use_cpu=config.device == "cpu",
-        seed=config.seed,
-        ddp_find_unused_parameters=False,
-        disable_tqdm=not PartialState().is_main_process,
-    )
-
-
-def choose_trainable(config: StageConfig, model: UniTokMLLM) -> nn.Module:
-    """What learns: parts of the model, or adapters on it."""
-    if config.lora is None:
-        train_only(model, config.trainable)
-        return model
-    return add_adapters(model, config.lora, trainable=config.trainable)
-
-
-def open_data(
-    config: StageConfig, processor: Processor, *, tokenizer_fingerprint: str | None
-) -> StageData:
-    """Open all sources; codes of another tokenizer are refused."""
-    data = config.data
-    encoder = RowEncoder(processor, data.rows)
-
-    def open_sources(
-        sources: Sequence[MixtureSource], num_samples: int | None, *, multiple_of: int
-    ) -> MixtureDataset:
-        return open_mixture(
-            sources,
-            encoder,
-            tokenizer_fingerprint=tokenizer_fingerprint,
-            num_samples=num_samples,
-            seed=data.seed,
-            multiple_of=multiple_of,
-        )
-
-    per_batch = config.batch.samples_per_pack * PartialState().num_processes
-    per_step = per_batch * config.batch.accumulation
-    training = open_sources(data.sources, data.num_samples, multiple_of=per_step)
-    if not data.validation:
-        return StageData(training, None)
-    validation = open_sources(data.validation, data.num_validation, multiple_of=per_batch)
-    return StageData(training, validation)
-
-
-def build_trainer(
-    config: StageConfig, arguments: TrainingArguments, pipeline: Pipeline, data: StageData
-) -> MLLMTrainer:
-    pipeline.model.set_attn_implementation(config.attention)
-    trainer = MLLMTrainer(
-        choose_trainable(config, pipeline.model),
-        arguments,
-        run_folder=Path(config.output),
-        source_names=[source.name for source in config.data.sources],
-        validation_names=[source.name for source in config.data.validation],
-        optim=config.optim,
-        data_collator=build_packer(pipeline.model.config),
-        train_dataset=data.training,
-        eval_dataset=data.validation,
-        callbacks=[StopOnSignal(), CompleteMarker()],
-    )
-    if config.watch.samples is not None:
-        samples = DrawSamples(pipeline, config.watch.samples, Path(config.output))
-        samples.trackers = trainer.callback_handler.callbacks
-        trainer.add_callback(samples)
-    return trainer
-
-
-def build_packer(config: UniTokMLLMConfig) -> Packer:
-    return Packer(
-        num_visual_tokens=config.num_visual_tokens,
-        num_codebooks=config.num_codebooks,
-        filler_id=EOS_ID,
-    )
-
-
-def report_parts(trainer: MLLMTrainer) -> None:
-    """What learns and what is frozen, once."""
-    if trainer.is_world_process_zero():
-        assert trainer.model is not None
-        for part, (learning, total) in count_parameters(trainer.model).items():
-            logger.info("%-12s %12d of %12d parameters learn", part, learning, total)
-
-
-def save_result(trainer: MLLMTrainer, pipeline: Pipeline, folder: Path, *, start: str) -> None:
-    """The trained model with processor and tokenizer; adapters also alone."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if isinstance(model, PeftModel):
-        if not trainer.is_world_process_zero():
-            return
-        adapter = folder.with_name(ADAPTER_FOLDER)
-        model.save_pretrained(str(adapter))
-        result = Pipeline.from_pretrained(start, device="cpu", dtype="float32")
-        result.model = merge_saved_adapters(result.model, adapter)
-        result.save_pretrained(folder)
-        return
-    # Gathers what ZeRO-3 has cut up; every process takes part.
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if not trainer.is_world_process_zero():
-        return
-    # DeepSpeed trains with all in bfloat16; the codebooks are the tokenizer's to the last digit.
-    weights[CODEBOOKS] = pipeline.tokenizer.quantizer.codebooks_KVD
-    model.save_pretrained(folder, state_dict=weights)
-    pipeline.processor.save_pretrained(folder)
-    pipeline.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
 
 
 @app.command(
@@ -306,11 +134,14 @@ def main(
             machines = Machines(processes or PartialState().num_processes, nodes)
             for line in dry_run(stage, machines):
                 say(line)
-            return
-        finished = run_stage(stage, resume=resume)
+        else:
+            announce_end(stage, is_finished=run_stage(stage, resume=resume))
+
+
+def announce_end(stage: StageConfig, *, is_finished: bool) -> None:
     if PartialState().is_main_process:
         end = f"the model is in {stage.output}/{MODEL_FOLDER}"
-        announce(end if finished else "stopped and saved; go on with --resume")
+        announce(end if is_finished else "stopped and saved; go on with --resume")
 
 
 if __name__ == "__main__":

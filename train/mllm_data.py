@@ -7,7 +7,7 @@ Shapes: T packed length, P pictures, L visual tokens, K codebooks.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -29,6 +29,7 @@ class MixtureSource(RunConfig):
     codes: str  # a folder of train.extract_codes
     source: str | None = None  # one of the folder's sources; None: all of them
     weight: float | None = None  # its share of the samples, in any unit; None: its number of rows
+    held_out: int = Field(default=0, ge=0)  # its last rows: for validation, never for training
 
 
 class RowConfig(RunConfig):
@@ -130,12 +131,26 @@ def with_codes(row: CodeRow) -> list[dict[str, Any]]:
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class SourceRows:
+    """Some rows of a source."""
+
+    shards: CodeShards
+    numbers: range
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def row(self, index: int) -> CodeRow:
+        return self.shards.row(self.numbers[index])
+
+
 class MixtureDataset(Dataset[Sample]):
     """`self[i]` -> sample i of a run."""
 
     def __init__(
         self,
-        shards: Sequence[CodeShards],
+        sources: Sequence[SourceRows],
         plan: MixturePlan,
         encoder: RowEncoder,
         *,
@@ -143,7 +158,7 @@ class MixtureDataset(Dataset[Sample]):
         multiple_of: int = 1,
     ) -> None:
         """Filled up with empty samples to a multiple: processes would else see some twice."""
-        self.shards = shards
+        self.sources = sources
         self.plan = plan
         self.encoder = encoder
         self.seed = seed
@@ -156,7 +171,7 @@ class MixtureDataset(Dataset[Sample]):
         if index >= len(self.plan):
             return Sample(0, "", None)
         source = int(self.plan.sources[index])
-        row = self.shards[source].row(int(self.plan.rows[index]))
+        row = self.sources[source].row(int(self.plan.rows[index]))
         try:
             encoded = self.encoder.encode(row, random.Random(f"{self.seed}:{index}"))
         except ValueError as error:
@@ -164,28 +179,46 @@ class MixtureDataset(Dataset[Sample]):
         return Sample(source, row.id, encoded)
 
 
+def rows_to_learn(source: MixtureSource, num_rows: int) -> range:
+    """All but those that are held out."""
+    if num_rows <= source.held_out:
+        raise ValueError(
+            f"source {source.name} has {num_rows} rows and held_out is {source.held_out}; leave "
+            "some to learn from"
+        )
+    return range(num_rows - source.held_out)
+
+
+def rows_to_validate(source: MixtureSource, num_rows: int) -> range:
+    """Those that are held out; all of a source that is there for validation alone."""
+    return range(num_rows - source.held_out, num_rows) if source.held_out else range(num_rows)
+
+
 def open_mixture(
     sources: Sequence[MixtureSource],
     encoder: RowEncoder,
     *,
-    tokenizer_fingerprint: str | None,
+    choose_rows: Callable[[MixtureSource, int], range] = rows_to_learn,
+    tokenizer_fingerprint: str,
     num_samples: int | None,
     seed: int,
     multiple_of: int = 1,
 ) -> MixtureDataset:
     """Open the shards of every source and plan the run's samples; None: one epoch."""
-    shards = [
-        CodeShards(each.codes, tokenizer_fingerprint=tokenizer_fingerprint, source=each.source)
-        for each in sources
-    ]
+    opened = []
+    for each in sources:
+        shards = CodeShards(
+            each.codes, tokenizer_fingerprint=tokenizer_fingerprint, source=each.source
+        )
+        opened.append(SourceRows(shards, choose_rows(each, len(shards))))
     plan = plan_mixture(
-        [len(each) for each in shards],
+        [len(each) for each in opened],
         [source.weight for source in sources],
         names=[source.name for source in sources],
         num_samples=num_samples,
         seed=seed,
     )
-    return MixtureDataset(shards, plan, encoder, seed=seed, multiple_of=multiple_of)
+    return MixtureDataset(opened, plan, encoder, seed=seed, multiple_of=multiple_of)
 
 
 class Packer:

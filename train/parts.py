@@ -27,13 +27,15 @@ def part_of(parameter_name: str) -> str:
     )
 
 
+def check_parts(names: Collection[str]) -> None:
+    """Raise ValueError for a name that no part has."""
+    if unknown := sorted(set(names) - set(PARTS)):
+        raise ValueError(f"unknown parts {unknown}; expected {', '.join(PARTS)}")
+
+
 def train_only(model: nn.Module, parts: Collection[str]) -> None:
     """Let these parts learn and freeze the others; the codebooks are never trained."""
-    unknown = set(parts) - set(PARTS)
-    if unknown or not parts:
-        raise ValueError(
-            f"trainable must name some of {', '.join(PARTS)}, got {sorted(parts) or 'none'}"
-        )
+    check_parts(parts)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part_of(name) in parts)
 

@@ -51,13 +51,19 @@ class RunLog:
         self.num_tokens += num_tokens
 
     def note_skipped(self, skipped: Sequence[tuple[int, str, str]], *, step: int) -> None:
-        """List samples (source, id, reason) of a step that were left out; every process does."""
+        """Count and list samples of a step that were left out; every process does."""
+        self.num_skipped += len(skipped)
+        self.list_skipped(skipped, names=self.source_names, step=step)
+
+    def list_skipped(
+        self, skipped: Sequence[tuple[int, str, str]], *, names: Sequence[str], step: int
+    ) -> None:
+        """Write down samples (source, id, reason) that were left out, by their sources' names."""
         if not skipped:
             return
-        self.num_skipped += len(skipped)
         with (self.folder / SKIPPED_FILE).open("a", encoding="utf-8") as file:
             for source, row_id, reason in skipped:
-                entry = {"source": self.source_names[source], "id": row_id, "reason": reason}
+                entry = {"source": names[source], "id": row_id, "reason": reason}
                 file.write(json.dumps({"step": step, **entry}) + "\n")
 
     def write(self, line: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ class LlavaConfig(SourceConfig):
     """LLaVA conversations: JSON or JSONL."""
 
     kind: Literal["llava"]
+    task: Literal["chat", "image_to_text"] = "chat"  # image_to_text: the one answer is a caption
     images: Path | None = None  # folder that the names of pictures start from
     recipe: str | None = None  # None: the run's
 

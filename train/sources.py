@@ -219,10 +219,11 @@ def _llava_sample(config: LlavaConfig, name: str, row: Row) -> RawSample:
     if not isinstance(names, list) or not all(isinstance(each, str) and each for each in names):
         raise ValueError(f"image must be a file name or a list of them, got {_quoted(images)}")
     messages = conversation_messages(row.get("conversations"), len(names))
-    folder = config.images or Path()
-    return RawSample(
-        name, ("chat",), messages=messages, pictures=tuple(folder / each for each in names)
-    )
+    pictures = tuple((config.images or Path()) / each for each in names)
+    if config.task == "image_to_text":
+        texts = (_answered_caption(messages),)
+        return RawSample(name, (config.task,), texts=texts, pictures=pictures)
+    return RawSample(name, (config.task,), messages=messages, pictures=pictures)
 
 
 def _tar_sample(config: WebdatasetConfig, name: str, row: Row) -> RawSample:
@@ -265,6 +266,19 @@ def _message(turn: Any) -> Message:
         if clean_text(text):
             parts.append({"type": "text", "text": text.strip()})
     return {"role": ROLES[sender], "content": parts}
+
+
+def _answered_caption(messages: Sequence[Message]) -> str:
+    """The answer to the one question about a picture; what was asked is left out."""
+    parts = [(message["role"], part) for message in messages for part in message["content"]]
+    shown = [role for role, part in parts if part["type"] == "image"]
+    answers = [part["text"] for role, part in parts if role == "assistant" and part["text"]]
+    if shown != ["user"] or len(answers) != 1:
+        raise ValueError(
+            f"{len(shown)} pictures and {len(answers)} answers, a caption is one answer about one "
+            "picture; such conversations are for task chat"
+        )
+    return str(answers[0])
 
 
 def _captions(row: Row, columns: Sequence[str]) -> tuple[str, ...]:

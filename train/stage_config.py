@@ -9,14 +9,18 @@ from train.deepspeed_settings import read_zero
 from train.mllm_data import MixtureSource, RowConfig
 from train.model_config import SamplingDefaults
 from train.optimizers import OptimConfig, OptimizerName
-from train.parts import PARTS
+from train.parts import check_parts
+
+# Of the decoder; all of them keep the samples of a pack apart.
+Attention = Literal["packed_sdpa", "sdpa", "eager", "flash_attention_2"]
 
 
 class InitConfig(RunConfig):
     """Where the weights come from: an MLLM of ours, or a language model and a tokenizer."""
 
     mllm: str | None = None  # nano, a folder (such as the previous stage's result) or a hub name
-    llm: str | None = None  # a LLaMA-style checkpoint in Hugging Face's layout: folder or hub name
+    # LLaMA-1, LLaMA-2, Vicuna or TinyLlama in Hugging Face's layout: a folder or a hub name
+    llm: str | None = None
     llm_config: dict[str, Any] | None = None  # LlamaConfig values of a fresh language model
     text_tokenizer: str | None = None  # folder with tokenizer.model; by default the llm's
     tokenizer: str = "nano"  # image tokenizer
@@ -42,12 +46,17 @@ class DataConfig(RunConfig):
     """What is trained on, and what validation looks at."""
 
     sources: tuple[MixtureSource, ...] = Field(min_length=1)
-    validation: tuple[MixtureSource, ...] = ()
+    validation: tuple[MixtureSource, ...] = ()  # beside the rows that sources hold out
     num_samples: int | None = Field(default=None, gt=0)  # None: one epoch of the sources
     num_validation: int = Field(default=64, gt=0)  # samples of each validation
     rows: RowConfig = RowConfig()
     seed: int = 0
     num_workers: int = Field(default=2, ge=0)  # processes that read and encode, per process
+
+    @property
+    def all_validation(self) -> tuple[MixtureSource, ...]:
+        """All that validation looks at, of sources to learn from their held-out rows."""
+        return (*(source for source in self.sources if source.held_out), *self.validation)
 
 
 class StageOptimConfig(OptimConfig):
@@ -56,7 +65,7 @@ class StageOptimConfig(OptimConfig):
     lr: float = Field(gt=0)
     eps: float = 1e-8
     weight_decay: float = 0.0
-    warmup_share: float = Field(default=0.03, ge=0, le=1)
+    warmup_share: float = Field(default=0.03, ge=0, lt=1)
     final_lr_share: float = Field(default=0.0, ge=0, le=1)
     clip_grad: float = Field(default=1.0, ge=0)  # 0: gradients stay as they are
     optimizer: OptimizerName = "adamw"
@@ -123,7 +132,7 @@ class StageConfig(RunConfig):
 
     output: str  # run folder
     init_from: InitConfig
-    trainable: tuple[str, ...]  # parts of the model, see train/parts.py
+    trainable: tuple[str, ...] = Field(min_length=1)  # parts of the model, see train/parts.py
     data: DataConfig
     optim: StageOptimConfig
     batch: BatchConfig
@@ -131,18 +140,16 @@ class StageConfig(RunConfig):
     watch: WatchConfig = WatchConfig()
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = False
-    attention: str = "packed_sdpa"  # flash_attention_2 where it is installed
+    attention: Attention = "packed_sdpa"  # flash_attention_2 where it is installed
     deepspeed: str | None = None  # a JSON in train/configs/deepspeed, such as zero2, or a path
     device: Literal["auto", "cpu"] = "auto"
     seed: int = 0
 
     @model_validator(mode="after")
     def _check_names(self) -> "StageConfig":
-        for given in (self.trainable, self.optim.lr_scales):
-            unknown = set(given) - set(PARTS)
-            if unknown:
-                raise ValueError(f"unknown parts {sorted(unknown)}; expected {', '.join(PARTS)}")
-        for sources in (self.data.sources, self.data.validation):
+        check_parts(self.trainable)
+        check_parts(self.optim.lr_scales)
+        for sources in (self.data.sources, self.data.all_validation):
             names = [source.name for source in sources]
             if len(set(names)) < len(names):
                 raise ValueError(f"sources need different names, got {names}")

@@ -96,7 +96,7 @@ def build_pipeline(config: InitConfig, *, seed: int) -> Pipeline:
 
 
 def find_language_model(config: InitConfig) -> Path:
-    """The folder of a LLaMA-style checkpoint with safetensors."""
+    """The folder of a LLaMA-1 or LLaMA-2 style checkpoint with safetensors."""
     assert config.llm is not None
     folder = resolve_model(
         config.llm, nano_folder=Path(config.llm), expected_type=LLM_TYPE, revision=config.revision

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import yaml
 from torch import nn
 
-from train.dry_run import GIB, LEARNING_BYTES
 from train.generator_losses import freeze_idle
+from train.memory_estimate import GIB, LEARNING_BYTES
 from train.tokenizer_config import TokenizerConfig
 from train.tokenizer_data import TokenizerData
 from unitok.model import UniTok

@@ -14,14 +14,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 
 from mllm.loss import LossTerms, count_learned
 from train.mfu import utilisation
 from train.run_log import SKIPPED_FILE, TERMS, LogCounts, RunLog, mean_loss, mean_losses
 from train.stage_config import StageOptimConfig
 from train.stage_optimizer import build_stage_optimizer
+from train.stop_request import leave_signals_to_parent
+
+
+class ValidateAtEnd(TrainerCallback):
+    """Validates the result too, whatever step it comes at."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if args.eval_strategy != IntervalStrategy.NO and state.global_step == state.max_steps:
+            control.should_evaluate = True
 
 
 class MLLMTrainer(Trainer):
@@ -97,6 +114,15 @@ class MLLMTrainer(Trainer):
         # The mixture is shuffled already; a second shuffle would depend on the random state.
         return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
 
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        loader = super()._get_dataloader(*args, **kwargs)
+        # Workers stay when a signal comes to the whole process group: the step at hand needs them.
+        # accelerate's loader wraps the one that starts them; samples draw from their number alone,
+        # so the random seeds that the Trainer gives its workers are not missed.
+        wrapped: Any = loader
+        wrapped.base_dataloader.worker_init_fn = leave_signals_to_parent
+        return loader
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             assert self.model is not None
@@ -148,12 +174,9 @@ class MLLMTrainer(Trainer):
     ) -> dict[str, float]:
         """Mean losses over the held-out rows, over all processes; not counted as training time."""
         started = time.monotonic()
-        loader = self.get_eval_dataloader(eval_dataset)
-        sums = self._evaluation_sums(loader)
-        metrics = {
-            f"{metric_key_prefix}_{name}": value
-            for name, value in mean_losses(sums, self.validation_names).items()
-        }
+        sums, num_skipped = self._evaluation_sums(self.get_eval_dataloader(eval_dataset))
+        values = {**mean_losses(sums, self.validation_names), "skipped_samples": num_skipped}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(metrics)
         self.run_log.leave_out(time.monotonic() - started)
         self.control = self.callback_handler.on_evaluate(
@@ -162,17 +185,24 @@ class MLLMTrainer(Trainer):
         return metrics
 
     @torch.no_grad()
-    def _evaluation_sums(self, loader: DataLoader[Any]) -> Tensor:
+    def _evaluation_sums(self, loader: DataLoader[Any]) -> tuple[Tensor, int]:
+        """Losses (sources, 4), as in RunLog, and the number of samples that were left out."""
         model = self.model_wrapped
         was_training = model.training
         model.eval()
         sums = torch.zeros(
             len(self.validation_names), len(TERMS), dtype=torch.float64, device=self.args.device
         )
+        num_skipped = 0
         for batch in loader:
-            batch.pop("skipped")
+            skipped = batch.pop("skipped")
+            num_skipped += len(skipped)
+            step = self.state.global_step
+            self.run_log.list_skipped(skipped, names=self.validation_names, step=step)
             with self.compute_loss_context_manager():
                 by_group = model(**self._prepare_inputs(batch)).loss_terms.by_group
             sums[: len(by_group)] += by_group.to(sums.device)
         model.train(was_training)
-        return self.accelerator.reduce(sums, reduction="sum")
+        own = torch.tensor([num_skipped], device=self.args.device)
+        reduce = self.accelerator.reduce
+        return reduce(sums, reduction="sum"), int(reduce(own, reduction="sum").item())

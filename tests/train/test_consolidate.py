@@ -30,5 +30,8 @@ def test_the_last_checkpoint_is_the_result_of_the_run(
     assert any(not torch.equal(earlier[name], value) for name, value in expected.items())
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         consolidate(run, tmp_path / "none", step=5)
-    with pytest.raises(ValueError, match="is not empty"):
+    with pytest.raises(ValueError, match="is not empty; pass --force to overwrite it"):
         consolidate(run, tmp_path / "out")
+    consolidate(run, tmp_path / "earlier", force=True)
+    replaced = load_file(tmp_path / "earlier" / "model.safetensors")
+    assert all(torch.equal(replaced[name], value) for name, value in got.items())

@@ -1,6 +1,7 @@
 """The same stage on one process, two, and two with ZeRO: one loss curve."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from tests.train.runs import (
 )
 from tests.train.test_mllm import build_config
 from tests.train.tiny_shards import build_rows, write_rows
+from train.code_shards import CodeRow
 from train.config import save_config
 from train.consolidate import consolidate
 from train.deepspeed_settings import find_deepspeed
+from train.mixture import plan_mixture
+from train.mllm_data import Sample
 from train.stage_config import StageConfig
+from train.stage_data import open_start
 from unitok.files import read_json
 
 pytestmark = pytest.mark.slow
@@ -171,23 +176,58 @@ def test_nothing_changes_when_all_is_cut_up_and_processes_need_different_numbers
         torch.testing.assert_close(result[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def place_rows(wanted: list[CodeRow]) -> list[CodeRow]:
+    """Rows in an order in which sample number i of an epoch is `wanted[i]`."""
+    numbers = plan_mixture([len(wanted)], [None], seed=0).rows.tolist()
+    return [row for _, row in sorted(zip(numbers, wanted, strict=True), key=lambda pair: pair[0])]
+
+
+def different_content(pipeline: Pipeline) -> list[CodeRow]:
+    """Texts at even places and drawings at odd ones; some are too long and leave a pack empty."""
+    texts = build_rows(pipeline, "text", count=8)
+    drawings = build_rows(pipeline, "text_to_image", count=8)
+    for rows, too_long in ((texts, (5, 7)), (drawings, (6, 7))):
+        for number in too_long:
+            rows[number] = replace(rows[number], texts=("a red star " * 100,))
+    return [row for pair in zip(texts, drawings, strict=True) for row in pair]
+
+
+def content_of(sample: Sample) -> str:
+    if sample.encoded is None:
+        return "empty"
+    return "drawing" if sample.encoded.pictures else "text"
+
+
 def test_processes_with_different_content_stay_in_step_under_zero_3(
     materials: dict[str, Path], tmp_path: Path
 ) -> None:
-    """One process sees text only and the other pictures only; some packs have no labels at all."""
+    """One process sees texts alone and the other drawings alone, and packs of both stay empty."""
     pipeline = Pipeline.from_pretrained(materials["start"], device="cpu")
-    texts = build_rows(pipeline, "text", count=8)
-    drawings = build_rows(pipeline, "text_to_image", count=8)
-    mixed = [row for pair in zip(texts, drawings, strict=True) for row in pair]
-    codes = write_rows(tmp_path / "mixed", mixed, pipeline)
-    values = config_for(materials, tmp_path / "run", processes=2, deepspeed="zero3").model_dump()
-    values["data"] |= {
-        "sources": [{"name": "mixed", "codes": str(codes)}],
-        "validation": [],
-        "num_samples": None,
-        "rows": {"max_length": 14},
-    }
-    values["batch"] = {"samples_per_pack": 1, "accumulation": 1}
-    losses = launch(StageConfig.model_validate(values), processes=2)
-    assert len(losses) == 8
-    assert all(loss == loss for loss in losses)
+    codes = write_rows(tmp_path / "mixed", place_rows(different_content(pipeline)), pipeline)
+    settings = read_json(find_deepspeed("zero3"))
+    settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    (tmp_path / "cut_up.json").write_text(json.dumps(settings))
+
+    def config(name: str, **changes: Any) -> StageConfig:
+        config = build_config(materials, tmp_path / name, **changes)
+        data = {
+            **config.data.model_dump(),
+            "sources": [{"name": "mixed", "codes": str(codes)}],
+            "validation": [],
+            "num_samples": None,
+        }
+        return StageConfig.model_validate({**config.model_dump(), "data": data})
+
+    one = config("one", batch={"samples_per_pack": 1, "accumulation": 2})
+    two = config("two", batch={"samples_per_pack": 1}, deepspeed=str(tmp_path / "cut_up.json"))
+    _, data = open_start(two)
+    seen = [content_of(data.training[number]) for number in range(16)]
+    assert list(zip(seen[::2], seen[1::2], strict=True)) == [
+        *[("text", "drawing")] * 5,
+        *[("empty", "drawing"), ("text", "empty"), ("empty", "empty")],
+    ]
+    expected = launch(one, processes=1)
+    assert len(expected) == 8
+    assert expected[-1] == 0
+    losses = launch(two, processes=2, module="tests.train.small_chunks")
+    assert losses == pytest.approx(expected, rel=SAME_CURVE)

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 import train.mllm
 from tests.mllm.tiny_pipeline import build_tiny_pipeline
 from tests.train.test_mllm import build_config
 from train.config import save_config
-from train.dry_run import Machines, plain_memory, zero_memory
-from train.mllm import choose_trainable
+from train.deepspeed_settings import read_zero
+from train.memory_estimate import Machines, memory_line, plain_memory, zero_memory
 from train.stage_config import StageConfig
+from train.stage_trainer import choose_trainable
 
 LORA = {"lora": {"rank": 4, "alpha": 8}, "trainable": ["llm"], "precision": "bf16"}
 AROUND = 4 + 4 + 8  # float32 weight, gradient and two moments of AdamW
@@ -58,23 +60,62 @@ def test_memory_counts_frozen_weights_by_how_they_are_held(
     num_others = sum(value.numel() for value in model.parameters()) - num_adapted
     learning = sum(4 * (layer.in_features + layer.out_features) for layer in layers)
     needed = num_adapted * adapted_bytes + num_others * other_bytes + learning * AROUND
-    assert plain_memory(config, choose_trainable(config, model)) == needed
+    assert plain_memory(config, choose_trainable(config, model)).device == needed
 
 
 def test_a_stage_that_learns_in_full_needs_16_bytes_a_parameter(materials: dict[str, Path]) -> None:
     config = build_config(materials, Path("run"))
     model = choose_trainable(config, build_tiny_pipeline().model)
     total = sum(value.numel() for value in model.parameters())
-    assert plain_memory(config, model) == AROUND * total
+    assert plain_memory(config, model).device == AROUND * total
 
 
-def test_zero_3_spreads_over_all_machines_what_zero_2_keeps_whole() -> None:
-    model = torch.nn.Linear(1000, 1000, bias=False)
-    gib = {
-        (name, nodes): zero_memory(name, 10**9, model=model, machines=Machines(8, nodes))
-        for name in ("zero2", "zero3")
-        for nodes in (1, 8)
-    }
-    assert gib["zero2", 1] == pytest.approx(10**9 * (2 + 18 / 8) / 2**30)
-    assert gib["zero2", 8] == pytest.approx(10**9 * (2 + 18 / 64) / 2**30)
-    assert gib["zero3", 8] == pytest.approx(gib["zero3", 1] / 8, rel=0.05)
+MATRIX = 10**6  # parameters
+ONE_OF_FOUR_LEARNS = [False, False, False, True]
+
+
+def matrices(learns: list[bool]) -> nn.ModuleList:
+    layers = [nn.Linear(1000, 1000, bias=False, device="meta") for _ in learns]
+    for layer, each in zip(layers, learns, strict=True):
+        layer.requires_grad_(each)
+    return nn.ModuleList(layers)
+
+
+@pytest.mark.parametrize(
+    ("deepspeed", "nodes", "device", "machine"),
+    [
+        ("zero2", 1, 3 * 2 + 2 + 18 / 8, 0),
+        ("zero2", 2, 3 * 2 + 2 + 18 / 16, 0),
+        ("zero3", 1, 3 * 2 / 8 + 4 + 18 / 8, 0),
+        ("zero3", 2, 3 * 2 / 16 + 4 + 18 / 16, 0),
+        ("zero3_offload", 2, 4, (3 * 2 + 1.5 * 18) / 2),
+    ],
+)
+def test_zero_asks_for_states_of_what_learns_and_for_two_bytes_of_what_is_frozen(
+    deepspeed: str, nodes: int, device: float, machine: float, materials: dict[str, Path]
+) -> None:
+    """4 bytes of the largest layer are those that ZeRO-3 gathers."""
+    config = build_config(materials, Path("run"), deepspeed=deepspeed, precision="bf16")
+    needed = zero_memory(
+        config,
+        matrices(ONE_OF_FOUR_LEARNS),
+        zero=read_zero(deepspeed),
+        machines=Machines(8, nodes),
+    )
+    assert needed.device == device * MATRIX
+    assert needed.machine == machine * MATRIX
+
+
+def test_an_estimate_says_what_it_leaves_out_and_what_main_memory_is_needed(
+    materials: dict[str, Path],
+) -> None:
+    def line(deepspeed: str, precision: str) -> str:
+        config = build_config(materials, Path("run"), deepspeed=deepspeed, precision=precision)
+        return memory_line(config, matrices([True]), machines=Machines(1))
+
+    assert line("zero1", "bf16").endswith("; ZeRO-2's, a lower bound for ZeRO-1")
+    assert line("zero2", "fp32").endswith("; bf16's, a lower bound for fp32")
+    gib = 1.5 * 18 * MATRIX / 2**30
+    assert line("zero3_offload", "bf16").endswith(
+        f", and {gib:.2f} GiB of each machine's main memory"
+    )

@@ -1,6 +1,7 @@
 """One stage on CPU: it learns, freezes, resumes exactly and leaves a model behind."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -13,14 +14,18 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import train.mllm
+import train.stage_trainer
 from mllm.config import UniTokMLLMConfig
 from mllm.pipeline import Pipeline
 from tests.train.runs import assert_same_weights, log_without_times, read_losses, weights
 from train.checkpoints import COMPLETE_FILE
+from train.code_shards import MANIFEST_FILE
 from train.config import CONFIG_COPY, begin_run, save_config
-from train.mllm import CODEBOOKS, run_stage
+from train.mllm import run_stage
 from train.parts import PARTS, part_of
 from train.stage_config import StageConfig
+from train.stage_data import open_start
+from train.stage_result import CODEBOOKS
 
 GOLDEN_CURVE = Path(__file__).parents[1] / "goldens" / "train" / "stage_curve.json"
 
@@ -93,11 +98,15 @@ def test_the_loss_curve_is_the_stored_one(finished: Path) -> None:
 
 
 class StopAt(TrainerCallback):
+    """SIGTERM in a step, to this process and, as clusters send it, to those that it has started."""
+
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_step_begin(self, args, state, control, **_) -> None:
         if state.global_step == self.step - 1:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -124,6 +133,19 @@ def test_a_stopped_and_resumed_stage_ends_with_the_same_weights(
     config = build_config(materials, tmp_path / "parts")
     run_until(3, config, monkeypatch)
     assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3").is_dir()
+    assert run_stage(config, resume=True)
+    assert_same_weights(finished, tmp_path / "parts")
+
+
+def test_a_signal_to_the_workers_that_read_data_too_saves_and_the_resumed_run_is_the_same(
+    finished: Path, materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = build_config(materials, tmp_path / "parts")
+    data = config.data.model_copy(update={"num_workers": 1})
+    config = config.model_copy(update={"data": data})
+    run_until(3, config, monkeypatch)
+    assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3" / COMPLETE_FILE).is_file()
+    assert not (tmp_path / "parts" / "model").exists()
     assert run_stage(config, resume=True)
     assert_same_weights(finished, tmp_path / "parts")
 
@@ -177,10 +199,10 @@ def test_what_zero_3_has_cut_up_is_on_its_device_with_all_buffers(
     cuts_up: bool, expected: str, materials: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DeepSpeed moves no model that it cut up as it was loaded; any other is the Trainer's."""
-    monkeypatch.setattr(train.mllm, "is_deepspeed_zero3_enabled", lambda: cuts_up)
+    monkeypatch.setattr(train.stage_trainer, "is_deepspeed_zero3_enabled", lambda: cuts_up)
     config = build_config(materials, Path("run"))
     device = torch.device("meta")  # stands for a GPU
-    pipeline = train.mllm.load_start(config, str(materials["start"]), device=device)
+    pipeline = train.stage_trainer.load_start(config, str(materials["start"]), device=device)
     tensors = [*pipeline.model.buffers(), *pipeline.model.parameters()]
     assert {tensor.device.type for tensor in tensors} == {expected}
 
@@ -299,6 +321,68 @@ def test_a_tracker_that_is_not_installed_is_said_before_there_is_a_run_folder(
     assert not (tmp_path / "run").exists()
 
 
+def test_attention_that_is_not_installed_is_said_before_there_is_a_run_folder(
+    materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = build_config(materials, tmp_path / "run", attention="flash_attention_2")
+    with pytest.raises(ValueError, match="needs the package flash-attn: pip install flash-attn"):
+        run_stage(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_codes_of_another_tokenizer_are_refused_before_there_is_a_run_folder(
+    materials: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(materials["text"], tmp_path / "text")
+    manifest = tmp_path / "text" / MANIFEST_FILE
+    content = {**json.loads(manifest.read_text()), "tokenizer_fingerprint": "another"}
+    manifest.write_text(json.dumps(content))
+    config = build_config({**materials, "text": tmp_path / "text"}, tmp_path / "run")
+    with pytest.raises(ValueError, match="were extracted with tokenizer another, the model has"):
+        run_stage(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_names_no_tokenizer_is_refused_before_there_is_a_run_folder(
+    materials: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(materials["start"], tmp_path / "start")
+    settings = tmp_path / "start" / "config.json"
+    content = {**json.loads(settings.read_text()), "tokenizer_fingerprint": None}
+    settings.write_text(json.dumps(content))
+    config = build_config({**materials, "start": tmp_path / "start"}, tmp_path / "run")
+    with pytest.raises(ValueError, match="names no image tokenizer, so nothing shows whether"):
+        run_stage(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_validates_on_the_rows_that_it_holds_out_and_at_its_end(
+    materials: dict[str, Path], tmp_path: Path
+) -> None:
+    config = build_config(materials, tmp_path)
+    sources = tuple(source.model_copy(update={"held_out": 2}) for source in config.data.sources)
+    rows = config.data.rows.model_copy(update={"max_length": 14})
+    data = {"sources": sources, "validation": (), "num_samples": 16, "rows": rows}
+    watch = config.watch.model_copy(update={"validate_every": 3, "samples": None})
+    config = config.model_copy(update={"data": config.data.model_copy(update=data), "watch": watch})
+    assert run_stage(config)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    validated = [line for line in lines if "eval_loss/text" in line]
+    assert [line["step"] for line in validated] == [3, 4]
+    _, opened = open_start(config)
+    assert opened.validation is not None
+    samples = [opened.validation[number] for number in range(8)]
+    too_long = [sample.row_id for sample in samples if sample.problem is not None]
+    assert {line["eval_skipped_samples"] for line in validated} == {len(too_long)}
+    listed = [
+        json.loads(line)["id"]
+        for line in (tmp_path / "skipped_samples.jsonl").read_text().splitlines()
+    ]
+    assert sorted(name for name in listed if name in too_long) == sorted(2 * too_long)
+    assert too_long
+
+
 def test_a_run_stopped_before_its_first_checkpoint_starts_again(
     finished: Path, materials: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -359,11 +443,12 @@ def test_a_checkpoint_whose_files_were_damaged_later_is_named(
 ) -> None:
     config = copy_run(finished, materials, tmp_path / "run")
     weights_file = tmp_path / "run" / "checkpoints" / "checkpoint-6" / "model.safetensors"
-    size = weights_file.stat().st_size
-    weights_file.write_bytes(weights_file.read_bytes()[:-10])
-    message = rf"is damaged: model\.safetensors had {size} bytes, now it has {size - 10}; delete"
+    content = bytearray(weights_file.read_bytes())
+    content[-5] ^= 1  # of a weight; the file is as long as before and can be read
+    weights_file.write_bytes(content)
+    message = r"checkpoint-6 is damaged: model\.safetensors is not as it was written; delete"
     with pytest.raises(ValueError, match=message):
         run_stage(config, resume=True)
     weights_file.unlink()
-    with pytest.raises(ValueError, match=rf"had {size} bytes, now it has none; delete"):
+    with pytest.raises(ValueError, match=r"model\.safetensors is missing; delete"):
         run_stage(config, resume=True)

@@ -94,6 +94,32 @@ def test_a_bad_llava_sample_says_why(tmp_path: Path, row: Any, reason: str) -> N
     assert reason in sample.reason
 
 
+def test_the_answer_of_a_llava_sample_can_be_a_caption(tmp_path: Path) -> None:
+    path = tiny.write_lines(
+        tmp_path / "rows.jsonl",
+        [
+            tiny.question("a", "a.png", "Describe it.\n<image>", " A cat. "),
+            tiny.question("b", None, "Hello?", "Hi."),
+            tiny.question("c", "c.png", "<image>\nWhat?", "A dog.", "Sure?", "Yes."),
+            tiny.question("d", "d.png", "Draw a bird.", "<image>"),
+        ],
+    )
+    values = {"kind": "llava", "name": "rows", "path": str(path), "task": "image_to_text"}
+    caption, *others = samples_of(values, tmp_path)
+    assert isinstance(caption, RawSample)
+    assert (caption.tasks, caption.texts, caption.messages) == (
+        ("image_to_text",),
+        ("A cat.",),
+        None,
+    )
+    assert caption.pictures == (Path("a.png"),)
+    assert [sample.reason.split(",")[0] for sample in others if isinstance(sample, BadSample)] == [
+        "0 pictures and 1 answers",
+        "1 pictures and 2 answers",
+        "1 pictures and 0 answers",
+    ]
+
+
 def test_a_broken_line_is_one_bad_sample_and_the_rest_keeps_its_numbers(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'\n{"text": "a"}\n{"text": \n\n"b"\n\xff\n{"text": "c"}')
