@@ -33,6 +33,7 @@ from mllm.loss import MAX_LOGIT_WEIGHT
 from mllm.model import UniTokMLLM
 from mllm.packed_attention import PACKED_SDPA
 from mllm.processor import IGNORED_LABEL, Encoded
+from train.mllm_data import Packer, Sample
 
 VOCAB_SIZE = 32_000
 NUM_VISUAL_TOKENS = 256
@@ -88,6 +89,7 @@ def build_config(shape: str) -> UniTokMLLMConfig:
 def build_rows(config: UniTokMLLMConfig) -> list[Encoded]:
     """The fixed batch; a drawing learns its picture, the others the ids behind it."""
     rng = random.Random(0)
+    generator = torch.Generator().manual_seed(0)
     visual = [int(config.image_token_id)] * NUM_VISUAL_TOKENS
     rows = []
     for kind, before, after in ROWS:
@@ -98,36 +100,35 @@ def build_rows(config: UniTokMLLMConfig) -> list[Encoded]:
         tail = [rng.randrange(5, VOCAB_SIZE) for _ in range(after)]
         learned = visual if kind == "drawing" else [IGNORED_LABEL] * len(visual)
         labels = [IGNORED_LABEL] * before + learned + tail
-        rows.append(Encoded(torch.tensor(head + visual + tail), torch.tensor(labels), (kind,)))
+        codes = torch.randint(
+            0, CODEBOOK_SIZE, (NUM_VISUAL_TOKENS, NUM_CODEBOOKS), generator=generator
+        )
+        rows.append(Encoded(torch.tensor(head + visual + tail), torch.tensor(labels), (codes,)))
     return rows
 
 
-def build_codes(rows: Sequence[Encoded]) -> Tensor:
-    shape = (sum(len(row.pictures) for row in rows), NUM_VISUAL_TOKENS, NUM_CODEBOOKS)
-    return torch.randint(0, CODEBOOK_SIZE, shape, generator=torch.Generator().manual_seed(0))
-
-
-def packed_loss(model: UniTokMLLM, rows: Sequence[Encoded], codes: Tensor) -> Tensor:
+def packed_loss(model: UniTokMLLM, rows: Sequence[Encoded]) -> Tensor:
     """Ours."""
-    labels = [torch.cat([row.labels.new_tensor([IGNORED_LABEL]), row.labels[1:]]) for row in rows]
+    samples = [Sample(source=0, row_id="", encoded=row) for row in rows]
+    pack = Packer.for_config(model.config)(samples)
     output = model(
-        input_ids=torch.cat([row.input_ids for row in rows])[None].to(model.device),
-        labels=torch.cat(labels)[None].to(model.device),
-        codes=codes.to(model.device),
-        sample_lengths=[len(row) for row in rows],
+        input_ids=pack["input_ids"].to(model.device),
+        labels=pack["labels"].to(model.device),
+        codes=pack["codes"].to(model.device),
+        sample_lengths=pack["sample_lengths"],
     )
     assert output.loss is not None
     return output.loss
 
 
-def padded_loss(model: UniTokMLLM, rows: Sequence[Encoded], codes: Tensor) -> Tensor:
+def padded_loss(model: UniTokMLLM, rows: Sequence[Encoded]) -> Tensor:
     """The baseline: the same loss with padding and all logits."""
     pad = torch.nn.utils.rnn.pad_sequence
     ids = pad([row.input_ids for row in rows], batch_first=True).to(model.device)
     labels = pad([row.labels for row in rows], batch_first=True, padding_value=IGNORED_LABEL)
     labels = labels.to(model.device)
     mask = pad([torch.ones_like(row.input_ids) for row in rows], batch_first=True)
-    codes = codes.to(model.device)
+    codes = torch.stack([codes for row in rows for codes in row.pictures]).to(model.device)
     hidden = model.decoder(
         inputs_embeds=model.embed(ids, codes), attention_mask=mask.to(model.device), use_cache=False
     ).last_hidden_state[:, :-1]
@@ -145,7 +146,7 @@ def padded_loss(model: UniTokMLLM, rows: Sequence[Encoded], codes: Tensor) -> Te
     return (text + image) / count
 
 
-LOSSES: dict[str, Callable[[UniTokMLLM, Sequence[Encoded], Tensor], Tensor]] = {
+LOSSES: dict[str, Callable[[UniTokMLLM, Sequence[Encoded]], Tensor]] = {
     "baseline": padded_loss,
     "ours": packed_loss,
 }
@@ -171,13 +172,12 @@ def measure(
     torch.set_num_threads(threads)
     model, optimizer = build_trained(shape, variant, device=device)
     rows = build_rows(model.config)
-    codes = build_codes(rows)
     memory = StepMemory(torch.device(device))
     times: list[float] = []
     while len(times) < 2 or (len(times) <= steps and sum(times[1:]) < seconds):
         started = time.monotonic()
         with torch.autocast(device, torch.bfloat16):
-            value = LOSSES[variant](model, rows, codes)
+            value = LOSSES[variant](model, rows)
         value.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)

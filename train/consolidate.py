@@ -21,7 +21,7 @@ from train.config import saved_settings
 from train.deepspeed_settings import read_zero
 from train.stage_config import StageConfig
 from train.stage_model import initial_folder
-from train.stage_result import save_merged
+from train.stage_result import CODEBOOKS, save_merged
 from unitok.checkpoint import load_folder
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -46,7 +46,10 @@ def consolidate(run: Path, output: Path, *, step: int | None = None, force: bool
     else:
         pipeline = Pipeline.from_pretrained(start, device="cpu", dtype="float32")
         is_sharded = config.deepspeed is not None and read_zero(config.deepspeed).stage > 1
-        pipeline.model.load_state_dict(read_weights(checkpoint, is_sharded=is_sharded))
+        weights = read_weights(checkpoint, is_sharded=is_sharded)
+        # DeepSpeed trains with all in bfloat16; the codebooks are the tokenizer's.
+        weights[CODEBOOKS] = pipeline.tokenizer.quantizer.codebooks_KVD
+        pipeline.model.load_state_dict(weights)
         pipeline.save_pretrained(output)
     return checkpoint
 

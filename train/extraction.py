@@ -39,6 +39,7 @@ from unitok.model import UniTok
 STATE_FILE = "extraction.json"  # what a run may not change when it is started again
 RECORDS_FOLDER = "records"
 INDEX_FOLDER = "index"
+SECONDS_BETWEEN_LINES = 30  # at least, within a shard
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{32}\.\w+")  # of unitok.files.atomic_write
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,36 @@ class Unit:
         return self.stop - self.start
 
 
+class Pace:
+    """How fast samples are done, to be said now and then: a shard can take an hour."""
+
+    def __init__(self, num_samples: int) -> None:
+        self.num_samples = num_samples
+        self.num_done = 0
+        self.num_pictures = 0
+        self.started = self.last_said = time.monotonic()
+
+    def add(self, num_pictures: int) -> None:
+        """One more sample is done."""
+        self.num_done += 1
+        self.num_pictures += num_pictures
+
+    def is_due(self) -> bool:
+        """Whether nothing was said for `SECONDS_BETWEEN_LINES`."""
+        return time.monotonic() - self.last_said >= SECONDS_BETWEEN_LINES
+
+    def describe(self) -> str:
+        """Images per second and the time left."""
+        self.last_said = time.monotonic()
+        seconds = self.last_said - self.started
+        num_left = self.num_samples - self.num_done
+        left = timedelta(seconds=round(seconds / self.num_done * num_left))
+        return (
+            f"{self.num_done} of {self.num_samples} samples, "
+            f"{self.num_pictures / seconds:.0f} images/s, {left} left"
+        )
+
+
 class Extraction:
     """One output folder and the units that fill it."""
 
@@ -122,19 +153,18 @@ class Extraction:
         """
         own = self.units[self.share.index :: self.share.count]
         units = [unit for unit in own if self._record(unit) is None]
-        num_samples, done, num_pictures = sum(map(len, units)), 0, 0
         logger.info("%d of %d shards are there already", len(own) - len(units), len(own))
-        started = time.monotonic()
+        pace = Pace(sum(map(len, units)))
         with StopRequest() as stop:
             for unit in units:
                 if stop.received:
                     return False
-                for count in self._extract(unit):
-                    done, num_pictures = done + 1, num_pictures + count
-                    report(done, num_samples)
-                seconds = time.monotonic() - started
-                left = timedelta(seconds=round(seconds / done * (num_samples - done)))
-                logger.info("%s: %.0f images/s, %s left", unit.file, num_pictures / seconds, left)
+                for num_pictures in self._extract(unit):
+                    pace.add(num_pictures)
+                    report(pace.num_done, pace.num_samples)
+                    if pace.is_due():
+                        logger.info("%s: %s", unit.file, pace.describe())
+                logger.info("%s is done: %s", unit.file, pace.describe())
         return True
 
     def finish(self) -> bool:

@@ -24,8 +24,9 @@ from train.checkpoints import CHECKPOINTS_FOLDER, StopOnSignal, find_start, step
 from train.config import load_config, prepare_run_folder
 from train.dry_run import describe_stage
 from train.memory_estimate import Machines
+from train.mllm_data import Packer
 from train.stage_config import StageConfig
-from train.stage_data import StageData, build_packer, open_start
+from train.stage_data import StageData, open_start
 from train.stage_model import initial_folder
 from train.stage_result import MODEL_FOLDER, save_result
 from train.stage_trainer import (
@@ -103,7 +104,7 @@ def dry_run(config: StageConfig, machines: Machines) -> Iterator[str]:
     plan, data = open_start(config)
     with torch.device("meta"):
         model = choose_trainable(config, UniTokMLLM(plan.model_config))
-    packer = build_packer(plan.model_config)
+    packer = Packer.for_config(plan.model_config)
     yield from describe_stage(config, model, data.training, packer, machines=machines)
 
 

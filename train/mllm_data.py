@@ -16,7 +16,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mllm.config import UniTokMLLMConfig
 from mllm.processor import IGNORED_LABEL, Encoded, Processor, codes_of
+from mllm.text_tokenizer import EOS_ID
 from train.code_shards import CodeRow, CodeShards
 from train.config import RunConfig
 from train.mixture import MixturePlan, plan_mixture
@@ -229,6 +231,15 @@ class Packer:
         self.num_visual_tokens = num_visual_tokens
         self.num_codebooks = num_codebooks
         self.filler_id = filler_id
+
+    @classmethod
+    def for_config(cls, config: UniTokMLLMConfig) -> "Packer":
+        """The packer of a model."""
+        return cls(
+            num_visual_tokens=config.num_visual_tokens,
+            num_codebooks=config.num_codebooks,
+            filler_id=EOS_ID,
+        )
 
     def __call__(self, samples: Sequence[Sample]) -> PackedBatch:
         rows = [(sample.source, sample.encoded) for sample in samples if sample.encoded is not None]

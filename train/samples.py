@@ -7,16 +7,15 @@ process keeps the result in samples/ of the run folder and in the trackers.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from mllm.answer import TextSettings
 from mllm.pictures import make_grid, save_png
 from mllm.pipeline import Pipeline
 from train.stage_config import SampleSettings
+from train.trackers import track_samples
 from unitok.files import atomic_write
 
 SAMPLES_FOLDER = "samples"
@@ -61,31 +60,15 @@ class DrawSamples(TrainerCallback):
 
     def _keep(self, step: int, pictures: list[Image.Image], answers: list[str]) -> None:
         self.folder.mkdir(exist_ok=True)
-        if pictures:
-            grid = make_grid(pictures)
+        grid = make_grid(pictures) if pictures else None
+        text = self._transcript(answers) if answers else None
+        if grid is not None:
             save_png(grid, self.folder / f"step_{step:06d}.png")
-            self._track_image(step, grid)
-        if answers:
-            asked = [each.question for each in self.settings.questions]
-            lines = [f"{q}\n    {a}" for q, a in zip(asked, answers, strict=True)]
-            text = "\n".join(lines) + "\n"
+        if text is not None:
             with atomic_write(self.folder / f"step_{step:06d}.txt") as path:
                 path.write_text(text, encoding="utf-8")
-            self._track_answers(step, text)
+        track_samples(self.trackers, step, grid=grid, text=text)
 
-    def _track_answers(self, step: int, text: str) -> None:
-        for tracker in self.trackers:
-            if isinstance(tracker, TensorBoardCallback) and tracker.tb_writer is not None:
-                tracker.tb_writer.add_text("train/answers", f"```\n{text}```", step)
-            elif isinstance(tracker, WandbCallback):
-                tracker._wandb.log({"train/answers": text, "train/global_step": step})
-
-    def _track_image(self, step: int, grid: Image.Image) -> None:
-        for tracker in self.trackers:
-            if isinstance(tracker, TensorBoardCallback) and tracker.tb_writer is not None:
-                tracker.tb_writer.add_image(
-                    "train/samples", np.asarray(grid), step, dataformats="HWC"
-                )
-            elif isinstance(tracker, WandbCallback):
-                wandb = tracker._wandb
-                wandb.log({"train/samples": wandb.Image(grid), "train/global_step": step})
+    def _transcript(self, answers: list[str]) -> str:
+        asked = [each.question for each in self.settings.questions]
+        return "".join(f"{q}\n    {a}\n" for q, a in zip(asked, answers, strict=True))

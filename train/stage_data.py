@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 from accelerate import PartialState
 
-from mllm.config import UniTokMLLMConfig
 from mllm.processor import Processor
-from mllm.text_tokenizer import EOS_ID
-from train.mllm_data import MixtureDataset, Packer, RowEncoder, open_mixture, rows_to_validate
+from train.mllm_data import MixtureDataset, RowEncoder, open_mixture, rows_to_validate
 from train.stage_config import StageConfig
 from train.stage_model import StartPlan, plan_start
 
@@ -65,11 +63,3 @@ def open_data(
         multiple_of=per_batch,
     )
     return StageData(training, validation)
-
-
-def build_packer(config: UniTokMLLMConfig) -> Packer:
-    return Packer(
-        num_visual_tokens=config.num_visual_tokens,
-        num_codebooks=config.num_codebooks,
-        filler_id=EOS_ID,
-    )

@@ -16,10 +16,11 @@ from mllm.pipeline import Pipeline
 from train.adapters import add_adapters, build_quantization
 from train.checkpoints import CHECKPOINTS_FOLDER, CompleteMarker
 from train.deepspeed_settings import settings_for
+from train.mllm_data import Packer
 from train.parts import count_parameters, train_only
 from train.samples import DrawSamples
 from train.stage_config import Attention, StageConfig, StageOptimConfig, WatchConfig
-from train.stage_data import StageData, build_packer
+from train.stage_data import StageData
 from train.trainer import MLLMTrainer, ValidateAtEnd
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def build_trainer(
         source_names=[source.name for source in config.data.sources],
         validation_names=[source.name for source in config.data.all_validation],
         optim=config.optim,
-        data_collator=build_packer(pipeline.model.config),
+        data_collator=Packer.for_config(pipeline.model.config),
         train_dataset=data.training,
         eval_dataset=data.validation,
         callbacks=[CompleteMarker(), ValidateAtEnd()],

@@ -1,4 +1,4 @@
-"""What a run reports to: trackers that are installed, one curve per run however often resumed."""
+"""What a run reports to: one curve per run however often resumed, and samples beside it."""
 
 import importlib.util
 import secrets
@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers.integrations import TensorBoardCallback
+import numpy as np
+from PIL import Image
+from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from unitok.files import atomic_write
 
@@ -42,3 +45,35 @@ def tensorboard_callback(run: Path, *, step: int) -> TensorBoardCallback:
 
     writer = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=step + 1)
     return TensorBoardCallback(writer)
+
+
+def track_samples(
+    callbacks: Sequence[TrainerCallback], step: int, *, grid: Image.Image | None, text: str | None
+) -> None:
+    """Show drawings and answers of a step beside its curves, in each tracker among `callbacks`."""
+    for callback in callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+            write_to_tensorboard(callback.tb_writer, step, grid=grid, text=text)
+        elif isinstance(callback, WandbCallback):
+            log_to_wandb(step, grid=grid, text=text)
+
+
+def write_to_tensorboard(
+    writer: Any, step: int, *, grid: Image.Image | None, text: str | None
+) -> None:
+    if grid is not None:
+        writer.add_image("train/samples", np.asarray(grid), step, dataformats="HWC")
+    if text is not None:
+        writer.add_text("train/answers", f"```\n{text}```", step)
+
+
+def log_to_wandb(step: int, *, grid: Image.Image | None, text: str | None) -> None:
+    """Add to the run that transformers' callback has begun."""
+    import wandb  # missing where nobody reports to it
+
+    values: dict[str, Any] = {"train/global_step": step}
+    if grid is not None:
+        values["train/samples"] = wandb.Image(grid)
+    if text is not None:
+        values["train/answers"] = text
+    wandb.log(values)

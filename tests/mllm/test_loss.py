@@ -62,6 +62,25 @@ def test_chunks_change_neither_loss_nor_gradient(tiny_model, monkeypatch):
     torch.testing.assert_close(chunked_gradients, whole_gradients)
 
 
+def test_no_more_logits_than_a_chunk_exist_at_a_time(tiny_model, monkeypatch):
+    batch = build_batch(tiny_model.config)
+    sizes = {"lm_head": [], "visual_head": []}
+    for name, rows in sizes.items():
+        head = getattr(tiny_model, name)
+        head.register_forward_hook(lambda _, inputs, __, rows=rows: rows.append(len(inputs[0])))
+    monkeypatch.setattr(loss_module, "TEXT_CHUNK", 4)
+    monkeypatch.setattr(loss_module, "IMAGE_CHUNK", 5)
+    loss = tiny_model(**batch).loss
+    # Six learned text ids and six visual tokens.
+    assert sizes == {"lm_head": [4, 2], "visual_head": [5, 1]}
+    loss.backward()
+    # The backward pass computes each chunk again, which the forward pass has not kept.
+    assert {name: sorted(rows[2:]) for name, rows in sizes.items()} == {
+        "lm_head": [2, 4],
+        "visual_head": [1, 5],
+    }
+
+
 def test_no_rows_give_zero_and_still_reach_the_layer():
     layer = torch.nn.Linear(3, 5)
 

@@ -4,39 +4,45 @@ import pytest
 import torch
 from torch import Tensor
 
+import mllm.loss
 from mllm.config import UniTokMLLMConfig
 from mllm.generation import generate_codes
 from mllm.loss import IGNORE_ID
 from mllm.packed_attention import PACKED_SDPA
+from mllm.processor import Encoded
 from mllm.sampling import SamplingParams
+from train.mllm_data import Packer, Sample
 
 OFFICIAL_PLACEHOLDER = -200
+
+
+def read_rows(reference: dict[str, Tensor], name: str, config: UniTokMLLMConfig) -> list[Encoded]:
+    """The rows of a reference batch without their padding, each placeholder expanded to L ids."""
+    rows = []
+    for index, ids in enumerate(reference[f"{name}.input_ids"]):
+        length = int((ids != 0).nonzero().max()) + 1
+        labels = reference[f"{name}.labels"][index]
+        is_drawn = int(reference[f"{name}.data_types"][index]) == 1
+        codes = reference.get(f"{name}.codes.{index}", torch.empty(0, 0, 0)).transpose(1, 2)
+        expanded = expand(ids[:length], labels[:length], config, is_drawn=is_drawn)
+        rows.append(Encoded(*expanded, tuple(codes)))
+    return rows
 
 
 def read_batch(
     reference: dict[str, Tensor], name: str, config: UniTokMLLMConfig
 ) -> dict[str, Tensor]:
-    """A reference batch with each placeholder expanded to L ids, padded on the right."""
-    codes = {}
-    for key in reference:
-        if key.startswith(f"{name}.codes."):
-            codes[int(key.rsplit(".", 1)[1])] = reference[key].transpose(1, 2)
-    rows = []
-    for index, ids in enumerate(reference[f"{name}.input_ids"]):
-        labels = reference[f"{name}.labels"][index]
-        length = int((ids != 0).nonzero().max()) + 1
-        is_drawn = int(reference[f"{name}.data_types"][index]) == 1
-        rows.append(expand(ids[:length], labels[:length], config, is_drawn=is_drawn))
-    lengths = [len(ids) for ids, _ in rows]
+    """The same padded on the right."""
+    rows = read_rows(reference, name, config)
 
     def pad(values: list[Tensor], fill: int) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=fill)
 
     return {
-        "input_ids": pad([ids for ids, _ in rows], 0),
-        "labels": pad([labels for _, labels in rows], IGNORE_ID),
-        "attention_mask": pad([torch.ones(length, dtype=torch.int64) for length in lengths], 0),
-        "codes": torch.cat([codes[index] for index in sorted(codes)]),
+        "input_ids": pad([row.input_ids for row in rows], 0),
+        "labels": pad([row.labels for row in rows], IGNORE_ID),
+        "attention_mask": pad([torch.ones_like(row.input_ids) for row in rows], 0),
+        "codes": torch.stack([codes for row in rows for codes in row.pictures]),
     }
 
 
@@ -79,23 +85,22 @@ def test_losses_match_the_official_ones(reference_model, reference, name):
     assert difference < 1e-5, difference
 
 
+@pytest.mark.parametrize("chunks", [None, (3, 4)], ids=["whole", "chunked"])
 @pytest.mark.parametrize("name", ["t2i", "i2t", "mixed"])
-def test_losses_of_packed_rows_match_the_official_ones(reference_model, reference, name):
-    batch = read_batch(reference, name, reference_model.config)
-    is_token = batch["attention_mask"].bool()
-    labels = batch["labels"].clone()
-    labels[:, 0] = IGNORE_ID  # in a pack another row's last id stands before it
+def test_losses_of_packed_rows_match_the_official_ones(
+    reference_model, reference, name, chunks, monkeypatch
+):
+    if chunks is not None:
+        monkeypatch.setattr(mllm.loss, "TEXT_CHUNK", chunks[0])
+        monkeypatch.setattr(mllm.loss, "IMAGE_CHUNK", chunks[1])
+    rows = read_rows(reference, name, reference_model.config)
+    pack = Packer.for_config(reference_model.config)([Sample(0, "", row) for row in rows])
+    del pack["skipped"]
     attention = reference_model.config._attn_implementation
     reference_model.set_attn_implementation(PACKED_SDPA)
-    with torch.no_grad():
-        loss = reference_model(
-            input_ids=batch["input_ids"][is_token][None],
-            labels=labels[is_token][None],
-            codes=batch["codes"],
-            sample_lengths=is_token.sum(dim=1).tolist(),
-        ).loss
+    loss = reference_model(**pack).loss
     reference_model.set_attn_implementation(attention)
-    difference = abs(loss - reference[f"{name}.loss"][0])
+    difference = abs(loss.detach() - reference[f"{name}.loss"][0])
     # Measured 0 on the machine that wrote this test.
     assert difference < 1e-5, difference
 

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+
+from train.parts import part_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +30,17 @@ def log_without_times(run: Path) -> list[dict[str, float]]:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
+
+
+def changed_parts(
+    before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]
+) -> set[str]:
+    """The parts of the model in which two sets of weights differ, as exactly as `after` is kept."""
+    return {
+        part_of(name)
+        for name, value in after.items()
+        if "quantizer" not in name and not torch.equal(value, before[name].to(value.dtype))
+    }
 
 
 def assert_same_weights(expected: Path, got: Path) -> None:

@@ -19,7 +19,7 @@ from tests.train.test_mllm import build_config, run_until
 from train.adapters import add_adapters, build_quantization, merge_saved_adapters
 from train.mllm import run_stage
 from train.parts import part_of
-from train.stage_config import LoraSettings
+from train.stage_config import LoraSettings, StageConfig
 
 LORA = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}, "trainable": ["llm"]}
 
@@ -63,6 +63,25 @@ def test_a_stopped_and_resumed_adapter_ends_with_the_same_weights(
     run_until(3, config, monkeypatch)
     assert run_stage(config, resume=True)
     assert_same_weights(finished, tmp_path / "parts")
+
+
+def test_a_stopped_and_resumed_adapter_beside_a_part_that_learns_in_full_does_too(
+    materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = {**LORA, "trainable": ["llm", "projector"]}
+    check_resume(
+        build_config(materials, tmp_path / "whole", **beside),
+        build_config(materials, tmp_path / "parts", **beside),
+        monkeypatch,
+    )
+
+
+def check_resume(whole: StageConfig, parts: StageConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was stopped and resumed ends with the weights of an undisturbed one."""
+    assert run_stage(whole)
+    run_until(3, parts, monkeypatch)
+    assert run_stage(parts, resume=True)
+    assert_same_weights(Path(whole.output), Path(parts.output))
 
 
 def test_named_visual_parts_learn_in_full_beside_the_adapters(tmp_path: Path) -> None:
@@ -129,6 +148,14 @@ def test_bfloat16_weights_beside_float32_ones_are_refused(
 QLORA = {"lora": {**LORA["lora"], "quantization": "nf4"}, "trainable": ["llm", "projector"]}
 
 
+def qlora_stage(materials: dict[str, Path], run: Path) -> StageConfig:
+    """Without inference, for which bitsandbytes needs layers of 64 on a CPU; nano's are wider."""
+    config = build_config(materials, run, **QLORA)
+    data = config.data.model_copy(update={"validation": ()})
+    watch = config.watch.model_copy(update={"samples": None})
+    return config.model_copy(update={"data": data, "watch": watch})
+
+
 def test_qlora_learns_over_layers_of_4_bits_and_merges_into_whole_ones(
     materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,11 +170,7 @@ def test_qlora_learns_over_layers_of_4_bits_and_merges_into_whole_ones(
         )
 
     watch_model(monkeypatch, look)
-    config = build_config(materials, tmp_path / "run", **QLORA)
-    # bitsandbytes cannot infer on a CPU with layers narrower than 64; nano's own are wider.
-    data = config.data.model_copy(update={"validation": ()})
-    watch = config.watch.model_copy(update={"samples": None})
-    assert run_stage(config.model_copy(update={"data": data, "watch": watch}))
+    assert run_stage(qlora_stage(materials, tmp_path / "run"))
     assert len(seen) == 2 * 7
     assert all(name.startswith("decoder.layers.") for name in seen)
     assert all(math.isfinite(loss) for loss in read_losses(tmp_path / "run"))
@@ -159,6 +182,14 @@ def test_qlora_learns_over_layers_of_4_bits_and_merges_into_whole_ones(
     changed = {part_of(name) for name in got if not torch.equal(got[name], before[name])}
     assert changed == {"llm", "projector"}
     assert all(value.dtype == torch.float32 for value in got.values() if value.is_floating_point())
+
+
+def test_a_stopped_and_resumed_qlora_ends_with_the_same_weights(
+    materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    whole, parts = (qlora_stage(materials, tmp_path / name) for name in ("whole", "parts"))
+    check_resume(whole, parts, monkeypatch)
 
 
 def test_qlora_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,37 @@ def test_each_stage_begins_where_the_one_before_ends(size: str) -> None:
     assert pretrain.data.rows.unconditional_share == 0.1
 
 
+@pytest.mark.parametrize(
+    ("stage", "lr", "num_samples", "weights", "samples_per_step", "num_gpus"),
+    [
+        ("align", 1e-3, None, {"captions": None}, 256, 8),
+        ("pretrain", 5e-5, 70_000_000, {"texts": 1, "drawings": 3, "captions": 3}, 1024, 64),
+        ("finetune", 2e-5, 3_000_000, {"instructions": 1, "drawings": 1}, 1024, 64),
+    ],
+)
+def test_the_official_stages_are_the_published_ones(
+    stage: str,
+    lr: float,
+    num_samples: int | None,
+    weights: dict[str, float | None],
+    samples_per_step: int,
+    num_gpus: int,
+) -> None:
+    config = load_stage(f"official_{stage}")
+    assert config.data.num_samples == num_samples  # None: an epoch of all captions
+    assert {source.name: source.weight for source in config.data.sources} == weights
+    batch = config.batch
+    assert batch.samples_per_pack * batch.accumulation * num_gpus == samples_per_step
+    optim = config.optim
+    assert (optim.optimizer, optim.lr, optim.lr_scales) == ("adamw", lr, {})
+    assert (optim.betas, optim.weight_decay) == ((0.9, 0.95), 0)
+    assert (optim.warmup_share, optim.final_lr_share) == (0.03, 0)
+    assert optim.text_weight == 1
+    rows = config.data.rows
+    assert (rows.max_length, rows.unconditional_share) == (2048, 0.1)
+    assert (config.precision, config.deepspeed) == ("bf16", "zero3")
+
+
 @pytest.mark.parametrize("size", ["nano", "official"])
 def test_the_sources_of_each_stage_are_among_those_that_are_extracted(size: str) -> None:
     codes = load_config(ExtractConfig, CONFIGS / f"{size}_codes.yaml")

@@ -17,6 +17,7 @@ from tests.train.runs import (
     run_processes,
     weights,
 )
+from tests.train.test_adapters import LORA
 from tests.train.test_mllm import build_config
 from tests.train.tiny_shards import build_rows, write_rows
 from train.code_shards import CodeRow
@@ -231,3 +232,43 @@ def test_processes_with_different_content_stay_in_step_under_zero_3(
     assert expected[-1] == 0
     losses = launch(two, processes=2, module="tests.train.small_chunks")
     assert losses == pytest.approx(expected, rel=SAME_CURVE)
+
+
+# Dropout would be another on each process.
+ADAPTERS = {**LORA, "lora": {**LORA["lora"], "dropout": 0.0}}
+
+
+@pytest.fixture(scope="module")
+def single_adapters(materials: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    output = tmp_path_factory.mktemp("single_adapters") / "run"
+    losses = launch(config_for(materials, output, processes=1, **ADAPTERS), processes=1)
+    return losses, weights(output)
+
+
+@pytest.mark.parametrize("deepspeed", [None, "zero2"])
+def test_adapters_on_two_processes_follow_the_loss_curve_of_one(
+    deepspeed: str | None, single_adapters: Any, materials: dict[str, Path], tmp_path: Path
+) -> None:
+    config = config_for(materials, tmp_path / "run", processes=2, deepspeed=deepspeed, **ADAPTERS)
+    losses = launch(config, processes=2)
+    expected, single_weights = single_adapters
+    assert losses == pytest.approx(expected, rel=SAME_CURVE)
+    consolidate(tmp_path / "run", tmp_path / "again")
+    again, result = load_file(tmp_path / "again" / "model.safetensors"), weights(tmp_path / "run")
+    for name, value in single_weights.items():
+        torch.testing.assert_close(result[name], value, rtol=1e-3, atol=1e-4, msg=name)
+        assert torch.equal(again[name], result[name]), name
+
+
+def test_adapters_under_zero_2_stopped_and_resumed_end_with_the_same_weights(
+    materials: dict[str, Path], tmp_path: Path
+) -> None:
+    whole, parts = (
+        config_for(materials, tmp_path / name, processes=2, deepspeed="zero2", **LORA)
+        for name in ("whole", "parts")
+    )
+    launch(whole, processes=2)
+    launch(parts, processes=2, module="tests.train.stopped_at_three")
+    assert (tmp_path / "parts" / "checkpoints" / "checkpoint-3").is_dir()
+    launch(parts, processes=2, resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")

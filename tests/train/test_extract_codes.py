@@ -3,18 +3,21 @@
 import errno
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from eval.demo_sheet import GAP, text_block
 from tests.train import tiny_sources as tiny
 from train import extraction, picture_encoder
-from train.code_preview import choose_rows
-from train.code_shards import CodeShards, write_shard
+from train.code_preview import PICTURE_SIZE, TILE_WIDTH, choose_rows, decoded, text_lines
+from train.code_shards import CodeShards, PictureCodes, write_shard
 from unitok.image import load_image, preprocess
 from unitok.model import UniTok
 
@@ -91,6 +94,75 @@ def test_the_preview_shows_rows_of_every_source(all_kinds: tuple[Path, str]) -> 
     sources = {"llava", "tars", "pairs", "saved", "official", "text"}
     assert {row.source for row in rows} == sources
     assert {row.task for row in rows if row.source == "pairs"} == {"image_to_text", "text_to_image"}
+
+
+def contains(sheet: Image.Image, part: Image.Image) -> bool:
+    """Whether a picture stands in another one, pixel by pixel."""
+    red_green_blue = np.array([1 << 16, 1 << 8, 1])
+    whole, wanted = (np.asarray(each.convert("RGB")) @ red_green_blue for each in (sheet, part))
+    height, width = wanted.shape
+    rarity = np.bincount(whole.flat, minlength=1 << 24)[wanted]
+    y, x = np.unravel_index(rarity.argmin(), wanted.shape)  # a place that is not found everywhere
+    rows, columns = whole.shape[0] - height + 1, whole.shape[1] - width + 1
+    return any(
+        np.array_equal(whole[top : top + height, left : left + width], wanted)
+        for top, left in np.argwhere(whole[y : y + rows, x : x + columns] == wanted[y, x])
+    )
+
+
+def test_the_preview_shows_the_decoded_pictures_and_the_text_of_each_row(
+    all_kinds: tuple[Path, str], tokenizer: Path
+) -> None:
+    folder, _ = all_kinds
+    model = UniTok.from_pretrained(tokenizer)
+    shards = CodeShards(folder / "out")
+    rows = [shards.row(index) for index in choose_rows(shards)]
+    with Image.open(folder / "look.png") as sheet:
+        for row in rows:
+            for picture in row.pictures:
+                assert contains(sheet, decoded(picture, model)), row.id
+            lines = text_lines(row)
+            width = TILE_WIDTH - (PICTURE_SIZE + GAP if row.pictures else 0)
+            assert contains(sheet, text_block(lines, width)), row.id
+        assert not contains(sheet, decoded(flipped(rows[0].pictures[0]), model))
+    said = {row.source: [text for text, _ in text_lines(row)] for row in rows}
+    assert said["text"] == ["second document"]
+    assert said["llava"][0].startswith("user: [picture] What is it?")
+    assert said["llava"][1].startswith("assistant: It is ")
+
+
+def flipped(picture: PictureCodes) -> PictureCodes:
+    """A picture of the same codes in another order."""
+    return PictureCodes(picture.codes.flip(0), picture.grid)
+
+
+def test_images_per_second_and_the_time_left_are_said_within_a_shard(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(extraction, "SECONDS_BETWEEN_LINES", 0)
+    config = tiny.write_config(
+        tmp_path, [tiny.write_llava(tmp_path)], tokenizer=tokenizer, rows_per_shard=6
+    )
+    with caplog.at_level("INFO"):
+        tiny.run(config)
+    said = [record.message for record in caplog.records if "images/s" in record.message]
+    place = r"shards/llava-000000\.parquet"
+    pace = r"\d of 6 samples, \d+ images/s, \d+:\d\d:\d\d left"
+    assert [bool(re.fullmatch(f"{place}: {pace}", line)) for line in said] == [True] * 6 + [False]
+    assert re.fullmatch(f"{place} is done: 6 of 6 samples, .*, 0:00:00 left", said[-1])
+
+
+def test_the_pace_is_that_of_all_samples_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(extraction.time, "monotonic", lambda: now)
+    pace = extraction.Pace(1000)
+    assert not pace.is_due()
+    now += extraction.SECONDS_BETWEEN_LINES + 10
+    for _ in range(100):
+        pace.add(2)
+    assert pace.is_due()
+    assert pace.describe() == "100 of 1000 samples, 5 images/s, 0:06:00 left"
+    assert not pace.is_due()
 
 
 def test_a_finished_folder_is_left_as_it_is(all_kinds: tuple[Path, str]) -> None:

@@ -17,7 +17,13 @@ import train.mllm
 import train.stage_trainer
 from mllm.config import UniTokMLLMConfig
 from mllm.pipeline import Pipeline
-from tests.train.runs import assert_same_weights, log_without_times, read_losses, weights
+from tests.train.runs import (
+    assert_same_weights,
+    changed_parts,
+    log_without_times,
+    read_losses,
+    weights,
+)
 from train.checkpoints import COMPLETE_FILE
 from train.code_shards import MANIFEST_FILE
 from train.config import CONFIG_COPY, begin_run, save_config
@@ -212,12 +218,7 @@ def test_only_the_named_part_learns(part: str, materials: dict[str, Path], tmp_p
     config = build_config(materials, tmp_path, trainable=[part])
     run_stage(config)
     before = load_file(materials["start"] / "model.safetensors")
-    changed = {
-        part_of(name)
-        for name, value in weights(tmp_path).items()
-        if "quantizer" not in name and not torch.equal(value, before[name])
-    }
-    assert changed == {part}
+    assert changed_parts(before, weights(tmp_path)) == {part}
 
 
 def test_each_part_has_its_own_share_of_the_learning_rate(
@@ -237,9 +238,22 @@ def test_each_part_has_its_own_share_of_the_learning_rate(
 
 
 def test_gradient_checkpointing_changes_no_loss(
-    finished: Path, materials: dict[str, Path], tmp_path: Path
+    finished: Path, materials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    build, enabled = train.mllm.build_trainer, []
+
+    def build_and_look(*arguments):
+        trainer = build(*arguments)
+        # The Trainer turns it on as it begins.
+        trainer.model.decoder.register_forward_pre_hook(
+            lambda decoder, _: enabled.append(decoder.gradient_checkpointing)
+        )
+        return trainer
+
+    monkeypatch.setattr(train.mllm, "build_trainer", build_and_look)
     run_stage(build_config(materials, tmp_path, gradient_checkpointing=True))
+    assert enabled
+    assert all(enabled)
     assert read_losses(tmp_path) == pytest.approx(read_losses(finished), rel=1e-5)
 
 
@@ -296,6 +310,9 @@ def test_the_result_is_the_start_with_other_weights(
     after["text_config"].pop("dtype")
     assert after == before
     start = load_file(materials["start"] / "model.safetensors")
+    # What the training itself kept: the result has them from the image tokenizer.
+    kept = load_file(finished / "checkpoints" / "checkpoint-6" / "model.safetensors")
+    assert torch.equal(kept[CODEBOOKS], start[CODEBOOKS])
     assert torch.equal(weights(finished)[CODEBOOKS], start[CODEBOOKS])
 
 
