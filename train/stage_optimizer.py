@@ -73,6 +73,8 @@ def _settings(key: GroupKey, config: StageOptimConfig) -> dict[str, Any]:
         "lr": lr * scale,
         "weight_decay": weight_decay / scale,
         "momentum": MUON_MOMENTUM,
-        "ns_method": "standard",  # torch's iteration, in bfloat16 on every device
+        # The same iteration on the small Gram matrices, in float16 where the device has it and in
+        # float32 where not: "standard" takes bfloat16 on every CPU, which many emulate slowly.
+        "ns_method": "gram",
         "use_muon": True,
     }
