@@ -1,9 +1,20 @@
-// Keep the newest of the conversation in view, unless the reader has scrolled up.
-const room = document.documentElement;
+// Keep the end of what is being said in view, unless the reader has moved away from it.
 let follows = true;
-window.addEventListener("scroll", () => {
-  follows = room.scrollHeight - window.innerHeight - window.scrollY < 160;
-});
+let wasEmpty = true;
+
+function noteReader() {
+  const distance = element.getBoundingClientRect().bottom - window.innerHeight;
+  follows = Math.abs(distance) < window.innerHeight / 2;
+}
+
+// Not "scroll": the page also scrolls by itself when its parts come and go.
+for (const moved of ["wheel", "touchmove", "keydown"]) {
+  window.addEventListener(moved, () => requestAnimationFrame(noteReader), { passive: true });
+}
+
 watch("value", () => {
-  if (follows) window.scrollTo({ top: room.scrollHeight });
+  const isEmpty = !props.value;
+  if (wasEmpty && !isEmpty) follows = true; // something new begins
+  wasEmpty = isEmpty;
+  if (follows && !isEmpty) element.scrollIntoView({ block: "end" });
 });

@@ -19,6 +19,10 @@ FOCUSED = """() => {
   const name = focused === document.body ? "" : focused.textContent.trim() || focused.placeholder;
   return [name, getComputedStyle(focused).outlineStyle !== "none"];
 }"""
+END_IN_VIEW = """() => {
+  const end = document.querySelector("#live").getBoundingClientRect().bottom;
+  return 0 < end && end <= innerHeight;
+}"""
 GREY = Image.new("RGB", (64, 64), "grey")
 
 
@@ -263,6 +267,20 @@ def test_nothing_is_wider_than_a_phone(browser, scripted, scripted_address, sche
     page.get_by_role("tab", name="Tokenization").click()
     expect(page.locator(".tokenization")).to_be_visible()
     assert_fits(page)
+    close_page(page)
+
+
+def test_the_end_of_the_newest_answer_stays_in_view(browser, scripted, scripted_address):
+    scripted.jobs.clear()
+    page = open_page(browser, scripted_address, viewport=PHONE)
+    page.click("#settings button")  # below the conversation there is much else
+    write(page, "tell me a story")
+    page.click("#ask")
+    scripted.wait_for_jobs(1)
+    scripted.tell(0, "once upon a time\n" * 60)
+    see_text(page, "#live .answer .text", "once upon a time")
+    expect(page.locator("#text textarea")).to_be_in_viewport(timeout=PATIENCE)
+    page.wait_for_function(END_IN_VIEW)
     close_page(page)
 
 
