@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,9 @@ class StopAt(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **_) -> None:
         if state.global_step == self.step - 1:
-            for worker in multiprocessing.active_children():
-                os.kill(worker.pid, signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
+            workers = [worker.pid for worker in multiprocessing.active_children()]
+            # By another process: torch's workers take a signal of their parent for a farewell.
+            subprocess.run(["kill", "-TERM", *map(str, [*workers, os.getpid()])], check=True)
 
 
 def run_until(step: int, config: StageConfig, monkeypatch: pytest.MonkeyPatch) -> None:
