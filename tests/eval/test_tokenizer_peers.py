@@ -75,7 +75,9 @@ def test_the_autoencoder_decodes_the_mean_of_its_latents(autoencoder, tmp_path):
     pixels = random_pixels()
     result = peer.reconstruct(pixels)
     latents = autoencoder.encode(pixels).latent_dist.mean
-    assert torch.equal(result.pixels, autoencoder.decode(latents).sample.clamp(-1, 1))
+    # Convolutions round by where their tensors lie in memory: 1e-6 was seen on one processor.
+    expected = autoencoder.decode(latents).sample.clamp(-1, 1)
+    torch.testing.assert_close(result.pixels, expected, rtol=0, atol=1e-5)
     assert result.codes is None
     assert peer.codebook_size is None
     assert peer.image_size == 256
